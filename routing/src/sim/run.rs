@@ -311,8 +311,8 @@ impl World<'_> {
     /// What the target does with it. A target that dies takes its answers with it.
     fn play(&mut self, i: usize, try_: TryId, target: usize, judge: bool, stream: bool, now: Time) {
         let server = &self.scenario.servers[target];
-        let (mood, ends) = (server.mood(now), server.phase_ends(now));
-        let dies = ends != Time::NEVER && server.mood(ends).is_dead();
+        let (mood, ends) = (server.mood(now), server.dies(now));
+        let dies = ends != Time::NEVER;
         let fault = |fault, retry_after| Graded {
             retry_after,
             ..Graded::plain(Outcome::TargetFault(fault))
@@ -333,11 +333,22 @@ impl World<'_> {
             }
             Mood::Silent => {}
             Mood::Cuts(first) => {
-                let end = fault(TargetFault::Cut, None);
-                if stream {
-                    self.put(now + first, Due::Hears(i, Event::FirstContent { try_ }));
+                let (content, broke) = (now + first, now + first + first);
+                // One that dies before its first content resets, and nobody hears from it while it is dead.
+                let silent = dies && content >= ends;
+                if stream && !silent {
+                    self.put(content, Due::Hears(i, Event::FirstContent { try_ }));
                 }
-                self.ends(i, try_, stream, end, now + first + first);
+                let end = fault(
+                    if silent {
+                        TargetFault::Reset
+                    } else {
+                        TargetFault::Cut
+                    },
+                    None,
+                );
+                let at = if dies { broke.min(ends) } else { broke };
+                self.ends(i, try_, stream && !silent, end, at);
             }
             Mood::Well { first, whole } => {
                 let (first, whole) = (now + first, now + whole.max(first));
