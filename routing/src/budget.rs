@@ -1,5 +1,5 @@
 //! The ratio budget: repeats on the same target may be at most a share of first tries, so that an outage is not
-//! multiplied. Process-wide, one word of memory, no lock.
+//! multiplied; and hedges, so that slowness is not. Process-wide, one word of memory, no lock.
 //!
 //! A bucket of tokens as in Finagle's `RetryBudget`: each first try puts `ratio` tokens in, each repeat takes one out, and
 //! `min_per_second` tokens come in regardless. It holds ten seconds' worth at most, so that a quiet night does not
@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::plan::Retry;
+use crate::plan::{Hedge, Retry};
 use crate::units::Time;
 
 /// Thousandths of a token: the smallest share that a ratio can add.
@@ -31,8 +31,17 @@ const BALANCE: u64 = (1 << BALANCE_BITS) - 1;
 impl RetryBudget {
     /// From `[retry] budget`.
     pub fn new(retry: &Retry) -> Self {
-        let per_second = u64::from(retry.budget_min_per_second) * TOKEN;
-        let per_try = (f64::from(retry.budget_ratio.max(0.0)) * TOKEN as f64) as u64;
+        Self::of(retry.budget_ratio, retry.budget_min_per_second)
+    }
+
+    /// For hedges: `[hedge] max_ratio`, and nothing that comes with time alone.
+    pub fn of_hedges(hedge: &Hedge) -> Self {
+        Self::of(hedge.max_ratio, 0)
+    }
+
+    fn of(ratio: f32, per_second: u32) -> Self {
+        let per_second = u64::from(per_second) * TOKEN;
+        let per_try = (f64::from(ratio.max(0.0)) * TOKEN as f64) as u64;
         Self {
             per_try,
             per_second,

@@ -12,6 +12,7 @@ pub mod decide;
 pub mod explain;
 pub mod facts;
 pub mod ids;
+pub mod latency;
 pub mod outcome;
 pub mod plan;
 pub mod predict;

@@ -2,6 +2,7 @@
 
 mod ends;
 mod gap;
+mod hedge;
 mod late;
 mod next;
 mod stuck;
@@ -44,6 +45,8 @@ pub struct Machine {
     degraded: Option<Degraded>,
     /// A committed stream that broke, while somebody is sought to go on with it.
     gap: Option<Gap>,
+    /// The slot that was slow, once a second try was started beside it.
+    hedged: Option<usize>,
     armed: Time,
 }
 
@@ -94,6 +97,8 @@ pub(super) struct Run {
     attempt_by: Time,
     added_by: Time,
     judge_by: Time,
+    /// From then on it is slow for its target.
+    hedge_by: Time,
 }
 
 impl Run {
@@ -102,12 +107,14 @@ impl Run {
             .min(self.attempt_by)
             .min(self.added_by)
             .min(self.judge_by)
+            .min(self.hedge_by)
     }
     fn stop_clocks(&mut self) {
         self.first_by = Time::NEVER;
         self.attempt_by = Time::NEVER;
         self.added_by = Time::NEVER;
         self.judge_by = Time::NEVER;
+        self.hedge_by = Time::NEVER;
     }
 }
 
@@ -167,6 +174,7 @@ impl Machine {
             blamed: None,
             degraded: None,
             gap: None,
+            hedged: None,
             armed: Time::NEVER,
         }
     }
@@ -356,6 +364,7 @@ impl Machine {
                 _ => Time::NEVER,
             },
             judge_by: Time::NEVER,
+            hedge_by: self.slow_at(slot, kind, now),
         };
         self.next_try = self.next_try.saturating_add(1);
         out.push(Action::Start {
@@ -377,6 +386,9 @@ impl Machine {
             return;
         }
         let Some(run) = self.take_run(try_) else { return };
+        if run.kind == StartKind::Hedge {
+            return self.hedge_refused(run, now, out);
+        }
         self.note_refusal(&run, why, until, now);
         let kind = match run.kind {
             StartKind::Retry | StartKind::Again => StartKind::Failover,
@@ -422,6 +434,7 @@ impl Machine {
             && run.first_by != Time::NEVER
         {
             run.first_by = later(now, slots[run.slot].first_token);
+            run.hedge_by = Time::NEVER;
         }
     }
 
@@ -437,9 +450,13 @@ impl Machine {
         run.content = true;
         run.first_by = Time::NEVER;
         run.attempt_by = Time::NEVER;
-        if run.hold.is_some() {
+        run.hedge_by = Time::NEVER;
+        let held = run.hold.is_some();
+        if held {
             run.judge_by = later(now, hold_back_max);
-        } else {
+        }
+        self.let_rivals_go(try_, out);
+        if !held {
             self.commit(try_, out);
         }
     }
@@ -497,6 +514,7 @@ impl Machine {
                 },
                 out,
             );
+            self.let_rivals_go(try_, out);
             return self.launch(next, StartKind::Escalate, now, out);
         }
         match (self.setup.on_fail, verdict.grade) {

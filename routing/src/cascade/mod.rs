@@ -108,6 +108,8 @@ mod tests;
 #[cfg(test)]
 mod tests_gap;
 #[cfg(test)]
+mod tests_hedge;
+#[cfg(test)]
 mod tests_late;
 mod types;
 

@@ -138,8 +138,10 @@ fn random_setup(r: &mut Rng) -> Setup {
     ]);
     s.deterministic = r.one_in(3);
     s.until = r.pick(&[Time::NEVER, Time::NEVER, ms(3_000), ms(40_000)]);
+    let hedges = r.one_in(2);
     for slot in &mut s.slots {
         slot.prefill = r.one_in(2);
+        slot.hedge_after = (hedges && !r.one_in(4)).then(|| r.ms(2_500));
     }
     s
 }

@@ -96,6 +96,8 @@ pub struct Slot {
     pub prefill: bool,
     /// After its stream broke: to the first new content.
     pub continue_within: Duration,
+    /// A try that has no content by then is slow for this target, and may be hedged. Set by who knows it; `None`: never.
+    pub hedge_after: Option<Duration>,
 }
 
 impl Setup {
@@ -176,6 +178,7 @@ impl Slot {
                 || q.facts.kind == CallKind::Completion
                 || target.capabilities.contains(Needs::PREFILL),
             continue_within: target.timeouts.continue_within,
+            hedge_after: None,
         }
     }
 }

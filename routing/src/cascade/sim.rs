@@ -298,6 +298,7 @@ fn play(act: Act, try_: TryId, how: How<'_>, now: Time, mut put: impl FnMut(Time
 ///   effects upstream, never where the plan says never, never by a weaker tier unless it says any
 /// * R-13 after a cut nobody is asked twice in the same way, and only in a way that there is
 /// * R-14 only a continuation that runs is adopted
+/// * R-15 a hedge stands beside one try that has no content yet; one a request, never with effects upstream
 #[derive(Debug)]
 pub struct Watch {
     retry: Retry,
@@ -322,6 +323,7 @@ pub struct Watch {
     finished: bool,
     timer: Option<Time>,
     fired: bool,
+    hedges: u32,
     /// Targets that the ratio budget does not cover a repeat of.
     uncovered: BTreeSet<TargetId>,
     /// The first that broke.
@@ -351,6 +353,7 @@ impl Watch {
             finished: false,
             timer: None,
             fired: false,
+            hedges: 0,
             uncovered: BTreeSet::new(),
             broken: None,
         }
@@ -503,6 +506,21 @@ impl Watch {
         let covered = !self.uncovered.contains(&target) || kind != super::StartKind::Retry;
         self.check(covered, "R-9", "a repeat without the ratio budget");
         self.check(!self.effects || self.sent <= 1, "R-10", "effects sent twice");
+        if kind == super::StartKind::Hedge {
+            self.hedges += 1;
+            let others = self.running.iter().filter(|(id, _)| **id != try_);
+            let waiting = others.clone().count() == 1 && others.clone().all(|(_, (_, begun))| !begun);
+            self.check(
+                waiting,
+                "R-15",
+                "a hedge beside nobody, or beside one that has content",
+            );
+            self.check(
+                self.hedges == 1 && !self.effects,
+                "R-15",
+                "a second hedge, or one with effects",
+            );
+        }
     }
 
     fn goes_on(&mut self, try_: TryId, target: TargetId, way: Way, now: Time) {

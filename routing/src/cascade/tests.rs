@@ -34,6 +34,7 @@ pub(super) fn slot(target: u16, tier: u8) -> Slot {
         attempt: d(60_000),
         prefill: false,
         continue_within: d(30_000),
+        hedge_after: None,
     }
 }
 
@@ -83,14 +84,14 @@ fn whole(tiers: u16) -> Setup {
     }
 }
 
-fn judged(grade: Grade) -> Judged {
+pub(super) fn judged(grade: Grade) -> Judged {
     Judged {
         grade,
         seen: Seen::Full,
         p_good: None,
     }
 }
-fn good() -> Act {
+pub(super) fn good() -> Act {
     Act::Answer {
         first: d(100),
         whole: d(1_000),
@@ -98,7 +99,7 @@ fn good() -> Act {
         early: false,
     }
 }
-fn bad() -> Act {
+pub(super) fn bad() -> Act {
     Act::Answer {
         first: d(100),
         whole: d(1_000),
@@ -106,13 +107,13 @@ fn bad() -> Act {
         early: false,
     }
 }
-fn fails(outcome: Outcome) -> Act {
+pub(super) fn fails(outcome: Outcome) -> Act {
     Act::Fail {
         after: d(50),
         end: Graded::plain(outcome),
     }
 }
-fn fault(f: T) -> Act {
+pub(super) fn fault(f: T) -> Act {
     fails(Outcome::TargetFault(f))
 }
 fn limited(after: u64) -> Act {
@@ -125,7 +126,7 @@ fn limited(after: u64) -> Act {
     }
 }
 
-fn tell(setup: Setup, scripts: &[&[Act]]) -> Story {
+pub(super) fn tell(setup: Setup, scripts: &[&[Act]]) -> Story {
     let world = World {
         scripts: scripts
             .iter()
@@ -140,17 +141,17 @@ fn tell(setup: Setup, scripts: &[&[Act]]) -> Story {
     assert_eq!(story.broken, None, "{story:#?}");
     story
 }
-fn targets(story: &Story) -> Vec<u16> {
+pub(super) fn targets(story: &Story) -> Vec<u16> {
     story.started().iter().map(|t| t.0).collect()
 }
-fn kinds(story: &Story) -> Vec<StartKind> {
+pub(super) fn kinds(story: &Story) -> Vec<StartKind> {
     let kinds = story.actions.iter().filter_map(|(_, a)| match a {
         Action::Start { kind, .. } => Some(*kind),
         _ => None,
     });
     kinds.collect()
 }
-fn answered(story: &Story) -> (u16, Grade, Option<Degraded>) {
+pub(super) fn answered(story: &Story) -> (u16, Grade, Option<Degraded>) {
     match story.finish() {
         Some(Finish::Answered {
             try_,
@@ -160,7 +161,7 @@ fn answered(story: &Story) -> (u16, Grade, Option<Degraded>) {
         other => panic!("{other:?}\n{story:#?}"),
     }
 }
-fn failed(story: &Story) -> FailWhy {
+pub(super) fn failed(story: &Story) -> FailWhy {
     match story.finish() {
         Some(Finish::Failed(failed)) => failed.why,
         other => panic!("{other:?}\n{story:#?}"),

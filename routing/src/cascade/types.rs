@@ -99,7 +99,7 @@ pub enum Refusal {
     Held,
     /// The caller's money or tokens do not cover this target.
     Reserve,
-    /// No token for a repeat on the same target.
+    /// No token for a repeat on the same target, or for a hedge.
     RetryBudget,
     /// Off, or gone since the decision was made.
     Off,
@@ -193,6 +193,8 @@ pub enum StartKind {
     Again,
     /// Goes on with a committed stream that broke ([`Action::Continue`]).
     Continue,
+    /// Beside a try that is slower than its target usually is; whoever answers first is taken. Draws on the hedge budget.
+    Hedge,
 }
 
 impl StartKind {
@@ -206,6 +208,7 @@ impl StartKind {
             Self::Degrade => "degrade",
             Self::Again => "again",
             Self::Continue => "continue",
+            Self::Hedge => "hedge",
         }
     }
 }

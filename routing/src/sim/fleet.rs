@@ -1,12 +1,14 @@
 //! What is known of the targets, shared by all requests of a world: the same parts as in the gateway's state of a target.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::{Off, Scenario};
+use super::{Arrival, Off, Scenario};
 use crate::balance;
 use crate::breaker::{Breaker, Change, Pass, Sign};
 use crate::budget::RetryBudget;
 use crate::cascade::{Refusal, StartKind, TryId};
+use crate::latency::Latencies;
 use crate::outcome::Graded;
 use crate::plan::Plan;
 use crate::signals::{Hold, Signals, TargetSignal, Usable};
@@ -20,6 +22,8 @@ pub(super) struct Target {
     latency_us: u64,
     observed: Time,
     held: Time,
+    /// Whole answers, streams.
+    latencies: [Latencies; 2],
 }
 
 /// What a try holds.
@@ -29,6 +33,16 @@ pub(super) struct Leave {
     pub pass: Pass,
     pub began: Time,
     pub content: bool,
+    pub stream: bool,
+}
+
+impl Target {
+    fn observe(&mut self, stream: bool, latency: Duration, now: Time) {
+        let seen = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.latency_us = balance::peak_ewma(self.latency_us, seen, now.since(self.observed));
+        self.observed = now;
+        self.latencies[usize::from(stream)].observe(latency);
+    }
 }
 
 /// All of them.
@@ -36,6 +50,7 @@ pub(super) struct Fleet<'a> {
     pub plan: &'a Plan,
     pub targets: Vec<Target>,
     pub budget: RetryBudget,
+    pub hedges: RetryBudget,
     /// By request and try.
     pub leaves: BTreeMap<(usize, TryId), Leave>,
     pub off: Option<Off>,
@@ -47,6 +62,7 @@ impl<'a> Fleet<'a> {
             plan: &world.plan,
             targets: world.servers.iter().map(|_| Target::default()).collect(),
             budget: RetryBudget::new(&world.plan.retry),
+            hedges: RetryBudget::of_hedges(&world.plan.hedge),
             leaves: BTreeMap::new(),
             off,
         }
@@ -101,7 +117,7 @@ impl<'a> Fleet<'a> {
         &mut self,
         target: usize,
         kind: StartKind,
-        resent: bool,
+        arrival: &Arrival,
         now: Time,
     ) -> Result<Leave, (Refusal, Option<Time>)> {
         match self.usable(target, now) {
@@ -130,8 +146,9 @@ impl<'a> Fleet<'a> {
             pass,
             began: now,
             content: false,
+            stream: arrival.stream,
         };
-        if !self.afford(kind, resent, now) {
+        if !self.afford(kind, arrival.resent, now) {
             self.release(leave, now);
             return Err((Refusal::RetryBudget, None));
         }
@@ -147,8 +164,11 @@ impl<'a> Fleet<'a> {
             }
             StartKind::First => {
                 self.budget.deposit(now);
+                self.hedges.deposit(now);
                 true
             }
+            StartKind::Hedge if self.off == Some(Off::HedgeBudget) => true,
+            StartKind::Hedge => self.hedges.withdraw(now),
             StartKind::Retry => self.budget.withdraw(now),
             StartKind::Failover if resent => self.budget.withdraw(now),
             _ => true,
@@ -161,16 +181,32 @@ impl<'a> Fleet<'a> {
         let t = &mut self.targets[leave.target];
         if sign == Sign::Good && !leave.content {
             leave.content = true;
-            let age = now.since(t.observed);
-            let seen = u64::try_from(now.since(leave.began).as_micros()).unwrap_or(u64::MAX);
-            t.latency_us = balance::peak_ewma(t.latency_us, seen, age);
-            t.observed = now;
+            t.observe(leave.stream, now.since(leave.began), now);
         }
         if self.off == Some(Off::Probe) && leave.pass.is_probe() {
             return None;
         }
         let change = t.breaker.told(&self.plan.breaker, &mut leave.pass, sign, now);
         change.map(|change| (leave.target, change))
+    }
+
+    /// A try that was slower than its rival.
+    pub fn outrun(&mut self, key: (usize, TryId), now: Time) {
+        if let Some(leave) = self.leaves.get(&key)
+            && !leave.content
+        {
+            self.targets[leave.target].observe(leave.stream, now.since(leave.began), now);
+        }
+    }
+
+    /// When a try counts as slow.
+    pub fn slow_after(&self, target: usize, stream: bool) -> Option<Duration> {
+        let hedge = &self.plan.hedge;
+        let seen = &self.targets[target].latencies[usize::from(stream)];
+        hedge
+            .enabled
+            .then(|| seen.quantile(hedge.after_quantile))
+            .flatten()
     }
 
     /// What its end means for everyone.

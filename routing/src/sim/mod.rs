@@ -17,6 +17,7 @@
 //! * R-26 nobody stays open for longer than `max_open_ms`
 //! * R-27 no more tries at once than a target's concurrency
 //! * R-28 as many good tries as `probes`, begun since it opened, close a breaker
+//! * R-29 hedges stay within their share of first tries
 
 mod fleet;
 mod random;
@@ -122,6 +123,8 @@ pub enum Off {
     Lease,
     /// Repeats cost nothing.
     Budget,
+    /// Hedges cost nothing.
+    HedgeBudget,
     /// A 429 counts as a failure.
     Limited,
     /// Permits are not counted.
@@ -141,6 +144,8 @@ pub struct Report {
     pub failed: u32,
     /// Tries that were let through, by target.
     pub calls: Vec<u32>,
+    /// Second tries beside slow ones.
+    pub hedges: u32,
     /// Openings, by target.
     pub opened: Vec<u32>,
     /// Targets in the order of the answers they gave, with the time: the timeline of who answered.

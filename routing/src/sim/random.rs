@@ -92,6 +92,16 @@ pub fn scenario(seed: u64) -> Scenario {
         open * r.pick([1, 2, 4, 12]),
         r.pick([1, 1, 2, 3]),
     );
+    // From draws of its own: the worlds of older seeds stay what they were.
+    let mut h = Rng(seed.wrapping_mul(7_777_777) ^ 0x4ed6e);
+    if seed % 4 == 1 {
+        let _ = write!(
+            text,
+            "[hedge]\nenabled = true\nafter_quantile = {}\nmax_ratio = {}\n",
+            h.pick(["0.5", "0.8", "0.9", "0.95"]),
+            h.pick(["0.02", "0.05", "0.2", "1.0"]),
+        );
+    }
     let plan = plan::load(&text).expect("the plan of a world loads").plan;
     Scenario {
         plan,

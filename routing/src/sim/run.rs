@@ -119,7 +119,7 @@ impl World<'_> {
                 seed: self.scenario.seed ^ i as u64,
             };
             match decide(&query, &mut Silent) {
-                Step::Decided(decision) => break Setup::of(&query, &decision),
+                Step::Decided(decision) => break self.hedged(Setup::of(&query, &decision), &arrival),
                 Step::Need { .. } => {
                     facts.dear.difficulty = Some(Known {
                         value: 0.0,
@@ -163,6 +163,14 @@ impl World<'_> {
                 "the first tier is well and may be asked, and is passed by",
             );
         }
+    }
+
+    /// As in the gateway: what a client has sent again is not multiplied.
+    fn hedged(&self, mut setup: Setup, arrival: &Arrival) -> Setup {
+        for slot in setup.slots.iter_mut().filter(|_| !arrival.resent) {
+            slot.hedge_after = self.fleet.slow_after(slot.target.index(), arrival.stream);
+        }
+        setup
     }
 
     fn hears(&mut self, i: usize, event: Event, now: Time) {
@@ -253,8 +261,10 @@ impl World<'_> {
                 );
             }
             Action::Cancel { try_, why } => {
-                if let CancelWhy::Clock(outcome) = why {
-                    self.tell((i, try_), Sign::of(outcome), now);
+                match why {
+                    CancelWhy::Clock(outcome) => self.tell((i, try_), Sign::of(outcome), now),
+                    CancelWhy::Outrun => self.fleet.outrun((i, try_), now),
+                    _ => {}
                 }
                 self.over((i, try_), true, now);
             }
@@ -284,7 +294,7 @@ impl World<'_> {
         judge: bool,
         now: Time,
     ) {
-        let resent = request.arrival.resent;
+        let arrival = request.arrival;
         let kind = match kind {
             StartKind::Failover if self.fleet.off == Some(Off::Failover) => {
                 let why = crate::cascade::Refusal::Off;
@@ -294,14 +304,15 @@ impl World<'_> {
             kind => kind,
         };
         request.asked.asked.push(target);
-        match self.fleet.admit(target, kind, resent, now) {
+        match self.fleet.admit(target, kind, &arrival, now) {
             Err((why, until)) => {
                 self.put(now, Due::Hears(i, Event::Refused { try_, why, until }));
             }
             Ok(leave) => {
                 self.report.calls[target] += 1;
                 request.tries.push((try_, target));
-                self.rules.called(&self.fleet, target, kind, resent, now);
+                self.report.hedges += u32::from(kind == StartKind::Hedge);
+                self.rules.called(&self.fleet, target, kind, arrival.resent, now);
                 self.fleet.leaves.insert((i, try_), leave);
                 self.play(i, try_, target, judge, request.arrival.stream, now);
             }

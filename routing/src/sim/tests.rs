@@ -11,7 +11,7 @@ fn play(seed: u64, off: Option<Off>) -> Report {
 
 #[test]
 fn rules_hold_in_random_worlds() {
-    let (mut events, mut answered, mut failed, mut opened) = (0, 0, 0, 0);
+    let (mut events, mut answered, mut failed, mut opened, mut hedges) = (0, 0, 0, 0, 0);
     for seed in SEEDS.iter().copied().chain(0..WORLDS) {
         let report = play(seed, None);
         assert!(
@@ -22,12 +22,13 @@ fn rules_hold_in_random_worlds() {
         events += report.events;
         answered += report.answered;
         failed += report.failed;
+        hedges += report.hedges;
         opened += report.opened.iter().sum::<u32>();
     }
     // Worlds of a kind that reaches every corner, not all dead and not all well.
     assert!(
-        events > 100_000 && answered > 20_000 && failed > 2_000 && opened > 500,
-        "{events} {answered} {failed} {opened}"
+        events > 100_000 && answered > 20_000 && failed > 2_000 && opened > 500 && hedges > 20,
+        "{events} {answered} {failed} {opened} {hedges}"
     );
 }
 
@@ -63,6 +64,10 @@ fn a_lease_that_is_kept_is_noticed() {
 #[test]
 fn repeats_that_cost_nothing_are_noticed() {
     assert!(noticed(Off::Budget).contains(&"R-22".to_owned()));
+}
+#[test]
+fn hedges_that_cost_nothing_are_noticed() {
+    assert!(noticed(Off::HedgeBudget).contains(&"R-29".to_owned()));
 }
 #[test]
 fn a_429_that_counts_as_a_failure_is_noticed() {

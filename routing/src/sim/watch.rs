@@ -35,6 +35,7 @@ pub(super) struct Rules {
     first: Option<usize>,
     firsts: u64,
     repeats: u64,
+    hedges: u64,
     /// The first that broke.
     pub broken: Option<String>,
 }
@@ -56,6 +57,7 @@ impl Rules {
             first: first(world),
             firsts: 0,
             repeats: 0,
+            hedges: 0,
             broken: None,
         }
     }
@@ -115,6 +117,7 @@ impl Rules {
         match (kind, resent) {
             (StartKind::First, false) => self.firsts += 1,
             (StartKind::Retry, _) | (StartKind::Failover, true) => self.repeats += 1,
+            (StartKind::Hedge, _) => self.hedges += 1,
             _ => {}
         }
         let retry = &fleet.plan.retry;
@@ -123,6 +126,9 @@ impl Rules {
         // The budget counts in thousandths, and a ratio is cut to them.
         let kept = self.repeats as f64 <= most + 1e-6 * self.firsts as f64 + 1e-6;
         self.check(kept, "R-22", &format!("{} repeats, {most} covered", self.repeats));
+        let most = f64::from(fleet.plan.hedge.max_ratio) * self.firsts as f64;
+        let kept = self.hedges as f64 <= most + 1e-6 * self.firsts as f64 + 1e-6;
+        self.check(kept, "R-29", &format!("{} hedges, {most} covered", self.hedges));
         self.counts[at].last_call = now;
         self.outage(fleet, at, now);
     }

@@ -26,7 +26,10 @@ impl Machine {
         let Some(run) = self.run_mut(try_) else { return };
         run.ended = true;
         run.stop_clocks();
-        let (judge, verdict) = (run.judge, run.verdict);
+        let (judge, verdict, late) = (run.judge, run.verdict, run.late);
+        if !late {
+            self.let_rivals_go(try_, out);
+        }
         match verdict {
             Some(v) if self.bad(&v) => self.not_good(try_, v, now, out),
             Some(v) if v.seen == Seen::Full => self.commit_whole(try_, out),
@@ -40,6 +43,8 @@ impl Machine {
         match end.outcome {
             Outcome::CallerFault(fault) => self.callers_fault(&run, fault, now, out),
             Outcome::Neutral(Neutral::Deadline) => self.expire(out),
+            // Its rival is asked already.
+            _ if self.has_rival(&run) => {}
             _ => self.targets_fault(&run, now, out),
         }
     }
@@ -116,6 +121,10 @@ impl Machine {
             fault,
             elsewhere,
         });
+        if elsewhere && self.has_rival_elsewhere(run) {
+            return;
+        }
+        self.let_rivals_go(run.try_, out);
         let next = match fault {
             CallerFault::ContextOverflow if elsewhere => self.larger(run.slot, now),
             CallerFault::ContentFilter if self.setup.content_filter == ContentFilter::Escalate => {
@@ -172,6 +181,7 @@ impl Machine {
                     try_,
                     why: CancelWhy::Clock(outcome),
                 });
+                self.let_rivals_go(try_, out);
                 return self.launch(next, StartKind::Escalate, now, out);
             }
             if let Some(run) = self.run_mut(try_) {
@@ -183,6 +193,9 @@ impl Machine {
                 run.judge_by = Time::NEVER;
             }
             out.push(Action::Judge { try_ });
+        }
+        if run.hedge_by <= now {
+            self.hedge(try_, now, out);
         }
     }
 

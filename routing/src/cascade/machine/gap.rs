@@ -296,6 +296,7 @@ impl Machine {
             attempt_by: Time::NEVER,
             added_by: Time::NEVER,
             judge_by: Time::NEVER,
+            hedge_by: Time::NEVER,
         });
         out.push(Action::Continue {
             try_,

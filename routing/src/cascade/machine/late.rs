@@ -40,7 +40,9 @@ impl Machine {
             run.stop_clocks();
             run.attempt_by = later(now, grace);
         }
-        self.targets_fault(&run, now, out);
+        if !self.has_rival(&run) {
+            self.targets_fault(&run, now, out);
+        }
     }
 
     /// It had as long again and nothing came.
