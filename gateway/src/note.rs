@@ -1,5 +1,6 @@
 //! What each step writes into the open record.
 
+use routing::cascade::StartKind;
 use routing::decide::Decision;
 use routing::facts::Facts;
 use routing::plan::Plan;
@@ -105,6 +106,9 @@ pub fn account(ledger: &mut Ledger, account: Account) {
         };
         target.attempt(attempt.outcome);
         target.started(attempt.kind);
+        if attempt.kind == StartKind::Hedge.as_str() {
+            handles.hedge(&attempt.target, attempt.outcome == "ok");
+        }
         if let Some(verdict) = &attempt.verdict {
             target.verdict(verdict.check.unwrap_or(verdict.result));
         }

@@ -180,7 +180,7 @@ async fn answer(
         call: Arc::clone(&call),
         plan: Arc::clone(plan),
         targets: Arc::clone(&rt.targets),
-        retry_budget: Arc::clone(&rt.retry_budget),
+        budgets: Arc::clone(&rt.budgets),
         seed: decision.seed,
         question,
         signals,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use routing::balance;
 use routing::breaker::{Breaker, Change, Pass, Sign, View, Why as Reason};
+use routing::latency::Latencies;
 use routing::signals::{Ability, Hold, TargetSignal, Usable};
 use routing::units::Time;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,8 @@ pub struct TargetState {
     most: AtomicU32,
     /// Peak EWMA in microseconds; 0 while unknown.
     latency_us: AtomicU64,
+    /// Whole answers, streams: when a try is slow for this target.
+    latencies: [Latencies; 2],
     /// When it was last observed, in microseconds of the process clock.
     observed_at: AtomicU64,
     /// Held back for everyone until then, and why; 0: not held. See [`packed`].
@@ -169,13 +172,21 @@ impl TargetState {
     }
 
     /// Takes in one latency (first content of a stream, the whole of a whole answer).
-    pub fn observe(&self, latency: Duration, now: Time) {
+    pub fn observe(&self, stream: bool, latency: Duration, now: Time) {
+        if let Some(latencies) = self.latencies.get(usize::from(stream)) {
+            latencies.observe(latency);
+        }
         let seen = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         let before = self.observed_at.swap(now.0, Ordering::Relaxed);
         let old = self.latency_us.load(Ordering::Relaxed);
         // A lost update between two observers costs one sample of an estimate.
         let new = balance::peak_ewma(old, seen, now.since(Time(before)));
         self.latency_us.store(new, Ordering::Relaxed);
+    }
+
+    /// This share of its tries had content (whole answers: had ended) by then; `None` while too few were seen.
+    pub fn slow_after(&self, stream: bool, share: f32) -> Option<Duration> {
+        self.latencies.get(usize::from(stream))?.quantile(share)
     }
 
     /// What an operator wants of it. [`Wish::On`] also says that it is mended: what it was switched off for, its hold and
@@ -303,10 +314,10 @@ mod tests {
     #[test]
     fn a_peak_counts_at_once_and_fades() {
         let state = TargetState::default();
-        state.observe(Duration::from_millis(10), at(1_000));
-        state.observe(Duration::from_millis(500), at(1_001));
+        state.observe(true, Duration::from_millis(10), at(1_000));
+        state.observe(true, Duration::from_millis(500), at(1_001));
         assert_eq!(state.signal(at(1_001), None).latency_us, 500_000);
-        state.observe(Duration::from_millis(10), at(11_001));
+        state.observe(true, Duration::from_millis(10), at(11_001));
         let faded = state.signal(at(11_001), None).latency_us;
         assert!((150_000..250_000).contains(&faded), "{faded}");
     }

@@ -25,6 +25,25 @@ pub struct RetryBudget {
     state: AtomicU64,
 }
 
+/// The budgets of a process.
+#[derive(Debug)]
+pub struct Budgets {
+    /// For repeats on the same target.
+    pub repeats: RetryBudget,
+    /// For second tries beside slow ones.
+    pub hedges: RetryBudget,
+}
+
+impl Budgets {
+    /// From `[retry]` and `[hedge]`.
+    pub fn new(retry: &Retry, hedge: &Hedge) -> Self {
+        Self {
+            repeats: RetryBudget::new(retry),
+            hedges: RetryBudget::of_hedges(hedge),
+        }
+    }
+}
+
 const BALANCE_BITS: u32 = 24;
 const BALANCE: u64 = (1 << BALANCE_BITS) - 1;
 

@@ -66,7 +66,10 @@ pub fn report(app: &App) {
     }
     telemetry
         .gauge(Name::RetryBudget, &[])
-        .set(rt.retry_budget.left(now));
+        .set(rt.budgets.repeats.left(now));
+    telemetry
+        .gauge(Name::HedgeBudget, &[])
+        .set(rt.budgets.hedges.left(now));
 }
 
 #[cfg(test)]

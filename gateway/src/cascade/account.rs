@@ -178,7 +178,11 @@ impl Account {
             end_us: micros(now, request_began),
             reused: run.reused,
             redialled: run.redialled || error.is_some_and(AttemptError::was_redialled),
-            maybe_billed: error.is_some_and(|e| e.graded().maybe_billed),
+            maybe_billed: match error {
+                Some(error) => error.graded().maybe_billed,
+                // Ended by us before it said anything: its provider may have worked on it.
+                None => outcome != Outcome::Ok && usage.is_none() && !target.is_local(),
+            },
             continued: run.joining.as_ref().map(|joining| record::Continued {
                 way: joining.way.label(),
                 result: joining.result(outcome),

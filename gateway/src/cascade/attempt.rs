@@ -44,9 +44,10 @@ pub fn admit(work: &Work, target: TargetId, kind: StartKind, now: Time) -> Resul
 
 /// The ratio budget. First tries pay in, repeats on the same target take out. What a client sends again is itself a
 /// repeat, of everything behind us: its first try is made, but takes out instead of paying in, and so does each
-/// further target, so that three tries of a client times four of ours are not twelve bills in an outage.
+/// further target, so that three tries of a client times four of ours are not twelve bills in an outage. Hedges have a
+/// budget of their own, which first tries alone pay into.
 fn afford(work: &Work, kind: StartKind, now: Time) -> bool {
-    let budget = &work.retry_budget;
+    let budget = &work.budgets.repeats;
     let again = work.resent > 0;
     match kind {
         StartKind::First if again => {
@@ -55,8 +56,10 @@ fn afford(work: &Work, kind: StartKind, now: Time) -> bool {
         }
         StartKind::First => {
             budget.deposit(now);
+            work.budgets.hedges.deposit(now);
             true
         }
+        StartKind::Hedge => work.budgets.hedges.withdraw(now),
         StartKind::Retry => budget.withdraw(now),
         StartKind::Failover if again => budget.withdraw(now),
         _ => true,

@@ -113,6 +113,7 @@ impl Driver {
         if !gap::may_go_on(&work) {
             setup.continue_with = ContinueWith::Never;
         }
+        hedged(&mut setup, &work);
         let may_go_on = setup.continue_with != ContinueWith::Never;
         let machine = Machine::new(setup);
         let timer = Box::pin(work.clock.sleep_until(Time::NEVER));
@@ -259,6 +260,12 @@ impl Driver {
                         CancelWhy::Deadline if run.first_content.is_none() && now >= run.began + attempt => {
                             tell(&self.work, &mut run, Sign::Failed, now);
                         }
+                        // It would have taken longer still: without that, the slower a target is, the faster it looks.
+                        CancelWhy::Outrun if run.first_content.is_none() => {
+                            if let Some(to) = self.work.targets.get(run.target.index()) {
+                                to.state.observe(self.work.call.stream, now.since(run.began), now);
+                            }
+                        }
                         _ => {}
                     }
                     self.cancelled(&run, why, now);
@@ -377,7 +384,7 @@ impl Driver {
                     self.events.push_back(Event::FirstContent { try_: id });
                     let latency = now.since(run.began);
                     if let Some(to) = self.work.targets.get(run.target.index()) {
-                        to.state.observe(latency, now);
+                        to.state.observe(stream, latency, now);
                     }
                     tell(&self.work, run, Sign::Good, now);
                 }
@@ -452,7 +459,7 @@ impl Driver {
         if !self.work.call.stream
             && let Some(to) = self.work.targets.get(run.target.index())
         {
-            to.state.observe(now.since(run.began), now);
+            to.state.observe(false, now.since(run.began), now);
         }
         tell(&self.work, run, Sign::Good, now);
         if self.committed == Some(id) || run.joining.is_some() {
@@ -479,7 +486,7 @@ impl Driver {
         }
         let Some(mut run) = self.take(id) else { return };
         let end = error.graded();
-        let may_repeat = !error.asks_no_repeat() && self.work.retry_budget.covers(now);
+        let may_repeat = !error.asks_no_repeat() && self.work.budgets.repeats.covers(now);
         tell(
             &self.work,
             &mut run,
@@ -867,6 +874,20 @@ impl Driver {
             );
             self.broke(id, error.sent(), now);
         }
+    }
+}
+
+/// From when on a try of each target counts as slow. A model in this process would only wait for itself, and what a client
+/// has sent again is not multiplied further.
+fn hedged(setup: &mut Setup, work: &Work) {
+    let hedge = &work.plan.hedge;
+    if !hedge.enabled || work.resent > 0 {
+        return;
+    }
+    for slot in &mut setup.slots {
+        let remote = !work.plan.target(slot.target).is_local();
+        let to = work.targets.get(slot.target.index()).filter(|_| remote);
+        slot.hedge_after = to.and_then(|to| to.state.slow_after(setup.stream, hedge.after_quantile));
     }
 }
 

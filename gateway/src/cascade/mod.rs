@@ -37,7 +37,7 @@ use crate::error::{Error, Kind};
 use crate::providers::Client;
 use crate::providers::pool::Pool;
 use crate::target_state::TargetState;
-use routing::budget::RetryBudget;
+use routing::budget::Budgets;
 
 /// A target as the cascade needs it.
 #[derive(Clone, Debug)]
@@ -61,8 +61,8 @@ pub struct Work {
     pub targets: Arc<[Target]>,
     /// Upstream connections of the runtime that the request lives on.
     pub pool: Arc<Pool>,
-    /// For repeats on the same target.
-    pub retry_budget: Arc<RetryBudget>,
+    /// For repeats and hedges.
+    pub budgets: Arc<Budgets>,
     /// What the decision saw.
     pub signals: Signals,
     /// The decision.

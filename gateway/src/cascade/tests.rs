@@ -2,6 +2,8 @@
 
 mod continuation;
 mod guards;
+mod hedge;
+mod ladder;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +60,7 @@ struct World {
     strong: FakeTarget,
     targets: Arc<[Target]>,
     clock: Clock,
+    budgets: Arc<Budgets>,
 }
 
 impl World {
@@ -70,12 +73,14 @@ impl World {
                 state: Arc::default(),
             })
             .into();
+        let budgets = Arc::new(Budgets::new(&plan.retry, &plan.hedge));
         Self {
             plan,
             weak,
             strong,
             targets,
             clock: Clock::system(),
+            budgets,
         }
     }
 
@@ -115,7 +120,7 @@ impl World {
             call,
             plan: Arc::clone(&self.plan),
             targets: Arc::clone(&self.targets),
-            retry_budget: Arc::new(RetryBudget::new(&self.plan.retry)),
+            budgets: Arc::clone(&self.budgets),
             signals,
             decision,
             facts: Arc::new(facts),

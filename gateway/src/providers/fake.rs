@@ -164,6 +164,11 @@ impl FakeTarget {
         fake
     }
 
+    /// What every call gets from now on.
+    pub fn turn(&self, script: Script) {
+        *lock(&self.shared.scripts) = VecDeque::from([script]);
+    }
+
     /// Calls so far.
     pub fn seen(&self) -> Vec<Seen> {
         lock(&self.shared.seen).clone()

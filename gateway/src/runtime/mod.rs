@@ -9,8 +9,8 @@ pub mod secrets;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use routing::plan::Note;
-use routing::plan::{Plan, SecretOrText, SecretRef};
+use routing::budget::Budgets;
+use routing::plan::{Hedge, Note, Plan, Retry, SecretOrText, SecretRef};
 use routing::signals::{Ability, Signals, TargetSignal, Usable};
 use routing::units::Time;
 
@@ -21,7 +21,6 @@ use crate::steps::auth::KeyTable;
 use crate::target_state::TargetState;
 use crate::telemetry::Telemetry;
 use crate::telemetry::handles::PlanHandles;
-use routing::budget::RetryBudget;
 
 /// A plan, ready.
 pub struct Runtime {
@@ -34,7 +33,7 @@ pub struct Runtime {
     /// By target index, as the cascade wants them. Those that are off have a way that always fails.
     pub targets: Arc<[cascade::Target]>,
     /// Bounds repeats on the same target.
-    pub retry_budget: Arc<RetryBudget>,
+    pub budgets: Arc<Budgets>,
     /// By target index.
     pub about: Vec<About>,
     /// Hashed keys.
@@ -128,9 +127,12 @@ impl<F: Fn(&Plan, &Secrets) -> Vec<Made> + Send + Sync> Make for F {
     }
 }
 
-/// States of targets, by name and endpoint, over all plans.
+/// What outlives a plan: the states of targets, by name and endpoint, and the budgets.
 #[derive(Default)]
-pub struct States(Mutex<HashMap<NameAndEndpoint, Arc<TargetState>>>);
+pub struct States {
+    targets: Mutex<HashMap<NameAndEndpoint, Arc<TargetState>>>,
+    budgets: Mutex<Option<(Retry, Hedge, Arc<Budgets>)>>,
+}
 
 type NameAndEndpoint = (Arc<str>, Arc<str>);
 
@@ -145,8 +147,22 @@ impl States {
             .providers
             .get(target.provider.index())
             .map_or_else(Arc::default, |p| p.base_url.clone());
-        let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(states.entry((target.name.clone(), endpoint)).or_default())
+    }
+
+    /// The budgets of a plan; those of the plan before, unless their settings changed: a reload in an outage must not pay
+    /// for more repeats.
+    fn budgets(&self, plan: &Plan) -> Arc<Budgets> {
+        let mut kept = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((retry, hedge, budgets)) = &*kept
+            && (retry, hedge) == (&plan.retry, &plan.hedge)
+        {
+            return Arc::clone(budgets);
+        }
+        let budgets = Arc::new(Budgets::new(&plan.retry, &plan.hedge));
+        *kept = Some((plan.retry.clone(), plan.hedge.clone(), Arc::clone(&budgets)));
+        budgets
     }
 }
 
@@ -200,7 +216,7 @@ impl Runtime {
             .map(|secret| secrets.find(secret));
         Self {
             notes,
-            retry_budget: Arc::new(RetryBudget::new(&plan.retry)),
+            budgets: states.budgets(&plan),
             handles,
             targets: targets.into(),
             about,

@@ -215,6 +215,13 @@ impl PlanHandles {
             .counter(Name::Continuations, &[way, result])
             .increment(1);
     }
+    /// Counts a second try beside a slow one.
+    pub fn hedge(&self, target: &str, won: bool) {
+        let result = if won { "won" } else { "lost" };
+        self.telemetry
+            .counter(Name::Hedges, &[target, result])
+            .increment(1);
+    }
     /// Counts a degraded answer by the words of its head: `step; reason=why`, both from tables of ours.
     pub fn degraded(&self, words: &str) {
         let (step, reason) = words.split_once("; reason=").unwrap_or((words, "-"));

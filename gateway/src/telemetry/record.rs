@@ -31,7 +31,7 @@ pub struct Attempt {
     pub target: Arc<str>,
     /// Tier in the cascade that was used.
     pub tier: u8,
-    /// `first`, `retry`, `failover`, `escalate`, `degrade`, `again`, `continue`.
+    /// `first`, `retry`, `failover`, `escalate`, `degrade`, `again`, `continue`, `hedge`.
     pub kind: &'static str,
     /// The breaker looked with it whether the target is back.
     #[serde(skip_serializing_if = "is_false")]

@@ -121,12 +121,6 @@ const TABLE: &[Row] = &[
         "answers are not cached, and equal calls not joined, yet",
     ),
     (
-        "hedge.enabled",
-        When::On,
-        Weight::Plain,
-        "no second try is sent alongside the first yet",
-    ),
-    (
         "admission",
         When::Set,
         Weight::Plain,
@@ -238,7 +232,6 @@ mod tests {
         limits.total = { usd_per_day = 1 }
         cache = {}
         admission = {}
-        hedge.enabled = true
         telemetry.otlp_endpoint = "http://127.0.0.1:4318"
         rules = [{ when = { pii = true } }]
         [targets.r]
@@ -267,7 +260,6 @@ mod tests {
     #[test]
     fn what_is_switched_off_or_local_is_no_matter() {
         let off = r#"
-            hedge.enabled = false
             telemetry.otlp_endpoint = ""
             keys = [{ class = "normal" }]
             targets.l = { provider = "local", limits = { concurrency = 1, queue = 1 } }
