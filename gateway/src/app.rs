@@ -18,11 +18,12 @@ use crate::body::Metered;
 use crate::classify::Classifier;
 use crate::clock::Clock;
 use crate::leases::ByteBudget;
+use crate::limits::Store;
 use crate::providers::pool::{Pool, PoolLimits};
 use crate::question::Schemas;
 use crate::request;
 use crate::runtime::secrets::Secrets;
-use crate::runtime::{Make, Runtime, States};
+use crate::runtime::{Make, Runtime, States, World};
 use crate::server::lifecycle::Lifecycle;
 use crate::server::watch::Watch;
 use crate::steps::decode::Incoming;
@@ -54,6 +55,7 @@ struct Shared {
     making: Mutex<()>,
     secrets: Secrets,
     states: States,
+    limits: Arc<dyn Store>,
     sink: Sink,
     bodies: Arc<ByteBudget>,
     in_flight: Arc<AtomicU64>,
@@ -62,6 +64,19 @@ struct Shared {
     lifecycle: Lifecycle,
     session_key: u64,
     started_unix: u64,
+}
+
+impl Shared {
+    fn world(&self) -> World<'_> {
+        World {
+            make: &*self.make,
+            secrets: &self.secrets,
+            states: &self.states,
+            limits: &*self.limits,
+            telemetry: &self.telemetry,
+            now: self.clock.now(),
+        }
+    }
 }
 
 /// What an [`App`] is made of.
@@ -80,6 +95,8 @@ pub struct Setup {
     pub make: Box<dyn Make>,
     /// Looks up secrets.
     pub secrets: Secrets,
+    /// Meters of everybody who has a limit.
+    pub limits: Arc<dyn Store>,
     /// Runtimes that will serve.
     pub cores: usize,
     /// Keys the hash that names a conversation in records; keep it over restarts.
@@ -97,13 +114,22 @@ impl App {
             sink,
             make,
             secrets,
+            limits: store,
             cores,
             session_key,
         } = setup;
         let process = Arc::new(Process::new(&telemetry));
         let states = States::default();
         let bodies = ByteBudget::new(plan.server.max_body_bytes_in_flight, process.body_bytes.clone());
-        let runtime = Runtime::new(Arc::new(plan), notes, &*make, &secrets, &states, &telemetry);
+        let world = World {
+            make: &*make,
+            secrets: &secrets,
+            states: &states,
+            limits: &*store,
+            telemetry: &telemetry,
+            now: clock.now(),
+        };
+        let runtime = Runtime::new(Arc::new(plan), notes, world);
         let cores = cores.max(1);
         let limits = PoolLimits {
             idle: (IDLE_UPSTREAM / cores).max(16),
@@ -117,6 +143,7 @@ impl App {
             classifier: ArcSwap::default(),
             process,
             states,
+            limits: store,
             bodies,
             in_flight: Arc::default(),
             pools,
@@ -167,14 +194,7 @@ impl App {
         let shared = &self.shared;
         let _making = self.making();
         shared.bodies.set_max(plan.server.max_body_bytes_in_flight);
-        let runtime = Runtime::new(
-            Arc::new(plan),
-            notes,
-            &*shared.make,
-            &shared.secrets,
-            &shared.states,
-            &shared.telemetry,
-        );
+        let runtime = Runtime::new(Arc::new(plan), notes, shared.world());
         for target in runtime.targets.iter() {
             target.state.forgive();
         }
@@ -192,14 +212,7 @@ impl App {
         let _making = self.making();
         let now = self.runtime();
         let (plan, notes) = (Arc::clone(&now.plan), now.notes.clone());
-        let runtime = Runtime::new(
-            plan,
-            notes,
-            &*shared.make,
-            &shared.secrets,
-            &shared.states,
-            &shared.telemetry,
-        );
+        let runtime = Runtime::new(plan, notes, shared.world());
         shared.runtime.store(Arc::new(runtime));
     }
     fn making(&self) -> MutexGuard<'_, ()> {
@@ -340,6 +353,7 @@ mod tests {
 
     fn app(plan: Plan, make: impl Make + 'static) -> App {
         App::new(Setup {
+            limits: Arc::new(crate::limits::Local::default()),
             plan,
             notes: Vec::new(),
             clock: Clock::system(),

@@ -76,6 +76,10 @@ pub enum Kind {
     NoTarget,
     /// A money limit applies, and no target that is left has a known price.
     PriceUnknown,
+    /// A limit of the plan is used up for now.
+    OverLimit,
+    /// A day's money is used up.
+    OverBudget,
     /// This process is full.
     Overloaded,
     /// The provider says that the request is wrong; its status and words are kept.
@@ -122,7 +126,7 @@ const LIMIT: &str = "rate_limit_error";
 
 impl Kind {
     /// Every kind, for tests and generated tables.
-    pub const ALL: [Kind; 41] = [
+    pub const ALL: [Kind; 43] = [
         Kind::BadJson,
         Kind::BadField,
         Kind::MissingField,
@@ -154,6 +158,8 @@ impl Kind {
         Kind::LocalFailed,
         Kind::NoTarget,
         Kind::PriceUnknown,
+        Kind::OverLimit,
+        Kind::OverBudget,
         Kind::Overloaded,
         Kind::UpstreamCaller,
         Kind::UpstreamLimited,
@@ -209,6 +215,8 @@ impl Kind {
             Kind::LocalFailed => row(500, SERVER, "local_model_failed", true),
             Kind::NoTarget => row(503, SERVER, "no_target_available", true),
             Kind::PriceUnknown => row(503, SERVER, "price_unknown", false),
+            Kind::OverLimit => row(429, LIMIT, "over_limit", true),
+            Kind::OverBudget => row(429, "insufficient_quota", "over_budget", false),
             Kind::Overloaded => row(503, SERVER, "overloaded", true),
             Kind::UpstreamCaller => row(400, INVALID, "upstream_rejected", false),
             Kind::UpstreamLimited => row(429, LIMIT, "rate_limit_exceeded", true),

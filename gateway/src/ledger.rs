@@ -10,6 +10,7 @@ use routing::units::Time;
 
 use crate::clock::Clock;
 use crate::leases::Leases;
+use crate::limits::{Reservation, Standing};
 use crate::telemetry::handles::{PlanHandles, Process};
 use crate::telemetry::record::{End, Record};
 use crate::telemetry::writer::Sink;
@@ -20,6 +21,10 @@ pub struct Ledger {
     pub record: Box<Record>,
     /// Given back in the end.
     pub leases: Leases,
+    /// Of the limits that cover it: settled before its last byte leaves.
+    pub reservation: Option<Arc<Reservation>>,
+    /// How the caller stands with its limits, for the head.
+    pub standing: Option<Standing>,
     /// When the head was there.
     pub started: Time,
     /// Time that was not our own so far: the caller's body, a queue, the classifier, the upstream.
@@ -68,6 +73,8 @@ impl Ledger {
         Self {
             record: Box::new(record),
             leases: Leases::default(),
+            reservation: None,
+            standing: None,
             started,
             waited: Waited::default(),
             route: None,

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod error;
 pub mod leases;
 pub mod ledger;
+pub mod limits;
 pub mod locals;
 pub mod note;
 pub mod pii;

@@ -9,7 +9,9 @@ use routing::signals::Signals;
 
 use crate::call::Call;
 use crate::cascade::Account;
+use crate::error::Error;
 use crate::ledger::Ledger;
+use crate::limits::Over;
 use crate::steps::intake;
 use crate::telemetry::record::{Eligible, Record};
 
@@ -92,6 +94,12 @@ fn ppm(p: f64) -> u32 {
     (p.clamp(0.0, 1.0) * 1e6).round() as u32
 }
 
+/// Steps 6 and 8: somebody is over a limit.
+pub fn over(ledger: &Ledger, over: &Over) -> Error {
+    ledger.handles().over(over.owner.kind(), over.what.key());
+    over.error()
+}
+
 /// Step 11 and the body: every try, who answered, what it cost. Counts them too.
 pub fn account(ledger: &mut Ledger, account: Account) {
     ledger.answered = account.answered;
@@ -140,4 +148,7 @@ pub fn account(ledger: &mut Ledger, account: Account) {
         record.first_release_us = Some(us);
     }
     record.attempts = account.attempts;
+    if let Some(reservation) = &ledger.reservation {
+        reservation.settle();
+    }
 }

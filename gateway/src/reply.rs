@@ -19,6 +19,7 @@ use crate::body::{Content, Metered, Source};
 use crate::cascade::{self, Answer, Driver, Head};
 use crate::error::{Error, Kind};
 use crate::ledger::Ledger;
+use crate::limits::Standing;
 use crate::note;
 use crate::server::watch::Watch;
 use crate::steps::deadline::Deadline;
@@ -159,6 +160,9 @@ pub fn respond(
         Ok(reply) => answered(reply, &mut headers, &mut ledger),
         Err(failed) => refused(failed, &mut headers, &mut ledger),
     };
+    if let Some(standing) = &ledger.standing {
+        ratelimits(standing, &mut headers);
+    }
     add_cors(&mut headers, request, cors);
     ledger.head_sent(status.as_u16());
     if timed {
@@ -220,6 +224,36 @@ fn answered(
         }
     };
     (reply.status, content, reply.until)
+}
+
+/// The caller's own limits take the place of what a provider said of ours: they are what it has to keep to.
+fn ratelimits(standing: &Standing, headers: &mut HeaderMap) {
+    for (of, level) in [("requests", standing.requests), ("tokens", standing.tokens)] {
+        let Some(level) = level else { continue };
+        let values = [
+            ("limit", level.limit.to_string()),
+            ("remaining", level.remaining.to_string()),
+            ("reset", duration(level.reset)),
+        ];
+        for (what, value) in values {
+            if let (Ok(name), Ok(value)) = (
+                HeaderName::try_from(format!("x-ratelimit-{what}-{of}")),
+                HeaderValue::try_from(value),
+            ) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// As OpenAI writes them: `6m0s`, `1s`, `120ms`.
+fn duration(time: Duration) -> String {
+    let ms = time.as_millis();
+    match (ms / 60_000, ms % 60_000) {
+        (0, ms) if ms < 1_000 => format!("{ms}ms"),
+        (0, ms) => format!("{}s", ms.div_ceil(1_000)),
+        (m, ms) => format!("{m}m{}s", ms / 1_000),
+    }
 }
 
 fn weir_headers(head: &Head, headers: &mut HeaderMap, cache: &'static str) {

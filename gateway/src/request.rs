@@ -17,6 +17,7 @@ use crate::classify::Looking;
 use crate::error::{Error, Kind};
 use crate::leases::{Lease, Place};
 use crate::ledger::Ledger;
+use crate::limits::{self, Reservation, Standing};
 use crate::note;
 use crate::question;
 use crate::reply::{Cors, Failed, Outcome, Reply, respond};
@@ -24,7 +25,7 @@ use crate::runtime::Runtime;
 use crate::server::linger;
 use crate::steps::decode::Incoming;
 use crate::steps::intake::Endpoint;
-use crate::steps::{auth, deadline, decide, decode, intake, models, resolve};
+use crate::steps::{auth, deadline, decide, decode, intake, models, reserve, resolve};
 use crate::telemetry::record::Record;
 
 /// Answers one HTTP request, whatever happens: an error becomes a response here and nowhere else, and a bug is one
@@ -143,6 +144,26 @@ async fn answer(
     ledger.route = policy.route.map(routing::ids::RouteId::index);
     note::policy(&mut ledger.record, plan, &policy);
 
+    // 6 limits: requests of this minute, of key, tenant, route and in total; a hit in the cache costs just this.
+    ledger.step("limits");
+    let meters = rt
+        .limiters
+        .of(principal.key_index, &principal.tenant, policy.route);
+    if !meters.is_empty() {
+        let taken = limits::take_request(&meters, clock.now());
+        ledger.standing = Some(Standing::of(&meters, clock.now()));
+        taken.map_err(|over| note::over(ledger, &over))?;
+    }
+
+    // 8 reserve: a place among those that run, and tokens as they usually come; money is held try by try.
+    ledger.step("reserve");
+    if !meters.is_empty() {
+        let tokens = reserve::tokens(rt, &policy, &facts);
+        let taken = Reservation::take(meters.clone(), tokens, clock);
+        ledger.standing = Some(Standing::of(&meters, clock.now()));
+        ledger.reservation = Some(taken.map_err(|over| note::over(ledger, &over))?);
+    }
+
     // 10 decide: who is asked first; the encoder runs only if it can change that.
     ledger.step("decide");
     let classifier = app.classifier();
@@ -181,6 +202,7 @@ async fn answer(
         plan: Arc::clone(plan),
         targets: Arc::clone(&rt.targets),
         budgets: Arc::clone(&rt.budgets),
+        reservation: ledger.reservation.clone(),
         seed: decision.seed,
         question,
         signals,

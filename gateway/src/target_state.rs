@@ -25,6 +25,10 @@ pub struct TargetState {
     latencies: [Latencies; 2],
     /// When it was last observed, in microseconds of the process clock.
     observed_at: AtomicU64,
+    /// Prompt tokens as counted by the target, per 1,024 of our estimate; 0 while unknown.
+    prompt_ratio: AtomicU32,
+    /// Tokens of a usual answer; 0 while unknown.
+    usual_answer: AtomicU32,
     /// Held back for everyone until then, and why; 0: not held. See [`packed`].
     held: AtomicU64,
     /// Off because of what it answered (401, quota, unknown model).
@@ -56,6 +60,25 @@ pub enum Wish {
     Drain,
     /// Nothing starts there any more. What runs comes to its own end.
     Off,
+}
+
+/// What the answers of a target have taught us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// Its count of prompt tokens, per 1,024 of our estimate.
+    pub prompt_ratio: Option<u32>,
+    /// Tokens of a usual answer.
+    pub answer: Option<u32>,
+}
+
+impl Learned {
+    /// Tokens of a prompt as the target would count them.
+    pub fn prompt(self, estimated: u64) -> u64 {
+        match self.prompt_ratio {
+            Some(ratio) => estimated.saturating_mul(u64::from(ratio)).div_ceil(1_024),
+            None => estimated,
+        }
+    }
 }
 
 /// Why a try may not start.
@@ -187,6 +210,36 @@ impl TargetState {
     /// This share of its tries had content (whole answers: had ended) by then; `None` while too few were seen.
     pub fn slow_after(&self, stream: bool, share: f32) -> Option<Duration> {
         self.latencies.get(usize::from(stream))?.quantile(share)
+    }
+
+    /// What its provider counted, against what we had estimated. A mean that forgets slowly; a lost update between two
+    /// threads costs one sample.
+    pub fn learn(&self, estimated: u32, prompt: u64, answer: u64) {
+        let mix = |old: u32, new: u64| {
+            let new = new.clamp(1, u64::from(u32::MAX / 2)) as u32;
+            if old == 0 {
+                new
+            } else {
+                ((u64::from(old) * 15 + u64::from(new)) / 16).max(1) as u32
+            }
+        };
+        if estimated > 0 && prompt > 0 {
+            let ratio = prompt.saturating_mul(1_024) / u64::from(estimated);
+            let old = self.prompt_ratio.load(Ordering::Relaxed);
+            self.prompt_ratio
+                .store(mix(old, ratio.clamp(128, 8_192)), Ordering::Relaxed);
+        }
+        let old = self.usual_answer.load(Ordering::Relaxed);
+        self.usual_answer.store(mix(old, answer), Ordering::Relaxed);
+    }
+
+    /// What its answers have taught us so far.
+    pub fn learned(&self) -> Learned {
+        let known = |n: u32| (n > 0).then_some(n);
+        Learned {
+            prompt_ratio: known(self.prompt_ratio.load(Ordering::Relaxed)),
+            answer: known(self.usual_answer.load(Ordering::Relaxed)),
+        }
     }
 
     /// What an operator wants of it. [`Wish::On`] also says that it is mended: what it was switched off for, its hold and

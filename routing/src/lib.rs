@@ -13,6 +13,7 @@ pub mod explain;
 pub mod facts;
 pub mod ids;
 pub mod latency;
+pub mod limit;
 pub mod outcome;
 pub mod plan;
 pub mod predict;

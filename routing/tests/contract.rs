@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use routing::facts::{CallKind, Needs};
 use routing::ids::TargetId;
-use routing::plan::{self, Check, Compiled, DegradeStep, HoldBack, Named, Objective, Plan, Price, Weight};
+use routing::plan::{
+    self, Check, Compiled, DegradeStep, HoldBack, Named, Note, Objective, Plan, Price, Weight,
+};
 use routing::units::{NanoUsd, PricePerToken};
 
 const CONTRACT: &str = include_str!("plans/contract.toml");
@@ -129,23 +131,14 @@ fn an_empty_file_is_a_plan() {
     assert!(plan.targets.is_empty() && plan.routes.is_empty() && notes.is_empty());
 }
 
-/// Limits are not enforced yet: somebody who relies on them must not have to look for that.
+/// Somebody who relies on a part that does nothing yet must not have to look for that.
 #[test]
 fn what_has_no_effect_yet_is_told_loudly() {
     let notes = load(CONTRACT).notes;
-    let loud: Vec<&str> = notes
-        .iter()
-        .filter(|n| n.weight == Weight::Loud)
-        .map(|n| n.key.as_str())
-        .collect();
-    for key in [
-        "limits.total",
-        "keys[0].limits",
-        "tenants.team-a.limits",
-        "routes.auto.limits",
-    ] {
-        assert!(loud.contains(&key), "{key} is not in {loud:?}");
-    }
+    let tls = load("[server]\ntls = { cert_file = \"c\", key_file = \"k\" }\n").notes;
+    let loud = |n: &&Note| n.weight == Weight::Loud && n.key == "server.tls";
+    assert!(tls.iter().any(|n| loud(&n)), "{tls:?}");
+    assert!(!notes.iter().any(|n| n.key.contains("limits")), "{notes:?}");
     insta::assert_snapshot!(notes.iter().map(|n| format!("{n}\n")).collect::<String>());
 }
 
@@ -164,12 +157,9 @@ fn uncomment(text: &str, defaults_only: bool) -> String {
 }
 
 #[test]
-fn the_shipped_plan_loads_and_says_only_that_its_budget_is_not_enforced() {
+fn the_shipped_plan_loads_and_all_of_it_has_effect() {
     let Compiled { plan, notes } = load(plan::BUILTIN);
-    assert_eq!(
-        notes.iter().map(|n| n.key.as_str()).collect::<Vec<_>>(),
-        ["limits.total"]
-    );
+    assert!(notes.is_empty(), "{notes:?}");
     assert_eq!(plan.total_limits.usd_per_day, Some(NanoUsd(5_000_000_000)));
     assert!(plan.routes.iter().any(|r| r.name.as_ref() == "auto"));
     let (_, encoder) = target(&plan, "all-minilm-l6-v2");

@@ -90,6 +90,7 @@ mod tests {
                     [targets.a]\nprovider = \"p\"\nmodel = \"m\"\n[targets.b]\nprovider = \"p\"\nmodel = \"n\"\n\
                     [routes.auto]\ntiers = [[\"a\"], [\"b\"]]\n";
         App::new(Setup {
+            limits: Arc::new(crate::limits::Local::default()),
             plan: testing::plan(plan),
             notes: Vec::new(),
             clock: Clock::system(),

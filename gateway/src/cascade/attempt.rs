@@ -8,18 +8,43 @@ use routing::outcome::Outcome;
 use routing::signals::Usable;
 use routing::units::Time;
 
-use super::Work;
+use super::{Work, expect};
+use crate::limits::{Cover, Estimate, Granted};
 use crate::providers::Client;
 use crate::providers::failure::{AttemptError, Fault};
 use crate::target_state::{Leave, Shut};
 
 pub use routing::breaker::Sign;
 
+/// What a try draws on: the request's reservation, and what the target's provider grants.
+#[derive(Debug, Default)]
+pub struct Means {
+    cover: Option<Cover>,
+    granted: Option<Granted>,
+}
+
+impl Means {
+    /// What it came to.
+    pub fn ended(&mut self, used: Estimate) {
+        if let Some(mut cover) = self.cover.take() {
+            cover.ended(used);
+        }
+        if let Some(granted) = self.granted.take() {
+            granted.ended(used);
+        }
+    }
+}
+
 /// Who said no to a start, and until when, where that is known.
 pub type No = (Refusal, Option<Time>);
 
 /// The way to a target and leave to go it, or who is against it by now, though nobody was when the decision was made.
-pub fn admit(work: &Work, target: TargetId, kind: StartKind, now: Time) -> Result<(Client, Leave), No> {
+pub fn admit(
+    work: &Work,
+    target: TargetId,
+    kind: StartKind,
+    now: Time,
+) -> Result<(Client, Leave, Means), No> {
     let to = work.targets.get(target.index()).ok_or((Refusal::Off, None))?;
     let client = to.client.clone().ok_or((Refusal::Off, None))?;
     match to.state.usable(now) {
@@ -35,11 +60,39 @@ pub fn admit(work: &Work, target: TargetId, kind: StartKind, now: Time) -> Resul
         Shut::Full => (Refusal::Permit, None),
         Shut::Breaker(until) => (Refusal::Breaker, Some(until)),
     })?;
+    let means = means(work, target, now)?;
     // Last, since what it takes does not come back.
     if !afford(work, kind, now) {
         return Err((Refusal::RetryBudget, None));
     }
-    Ok((client, leave))
+    Ok((client, leave, means))
+}
+
+/// Money and tokens: of the caller's limits, and of what the target's provider grants.
+fn means(work: &Work, target: TargetId, now: Time) -> Result<Means, No> {
+    let Some(to) = work.targets.get(target.index()) else {
+        return Ok(Means::default());
+    };
+    if work.reservation.is_none() && to.granted.is_none() {
+        return Ok(Means::default());
+    }
+    let estimate = expect::expected(&work.facts, work.plan.target(target), to.state.learned());
+    let granted = match &to.granted {
+        Some(meter) => match Granted::take(meter, estimate, &work.clock) {
+            Ok(granted) => Some(granted),
+            Err(over) => return Err((Refusal::Permit, over.wait.map(|wait| now + wait))),
+        },
+        None => None,
+    };
+    let mut means = Means { cover: None, granted };
+    if let Some(reservation) = &work.reservation {
+        means.cover = reservation.cover(estimate);
+        if means.cover.is_none() {
+            means.ended(Estimate::default());
+            return Err((Refusal::Reserve, None));
+        }
+    }
+    Ok(means)
 }
 
 /// The ratio budget. First tries pay in, repeats on the same target take out. What a client sends again is itself a

@@ -31,7 +31,7 @@ use super::attempt::{self, Sign};
 use super::joining::Received;
 use super::running::{Calling, Running, Said};
 use super::watch::Watch;
-use super::{Head, Work, errors};
+use super::{Head, Work, errors, expect};
 use crate::call::Call;
 use crate::error::{Error, Kind};
 use crate::providers::event::{self as said, FinishReason, Frame, Meta, Usage};
@@ -192,13 +192,13 @@ impl Driver {
     /// The tries so far, for the record; what still runs is written down as cancelled and dropped.
     pub fn account(&mut self) -> Account {
         let now = self.work.clock.now();
-        for run in std::mem::take(&mut self.tries) {
+        for mut run in std::mem::take(&mut self.tries) {
             let outcome = if run.is_whole() {
                 Outcome::Ok
             } else {
                 Outcome::Neutral(Neutral::Cancelled)
             };
-            self.write_down(&run, outcome, None, now);
+            self.write_down(&mut run, outcome, None, now);
         }
         let mut account = std::mem::take(&mut self.account);
         account.add_up();
@@ -268,7 +268,7 @@ impl Driver {
                         }
                         _ => {}
                     }
-                    self.cancelled(&run, why, now);
+                    self.cancelled(&mut run, why, now);
                 }
             }
             Action::Judge { try_ } => self.judge(try_, false),
@@ -281,8 +281,8 @@ impl Driver {
             } => self.go_on(try_, target, tier, way, now),
             Action::Adopt { try_ } => self.adopt(try_),
             Action::Forget { try_ } => {
-                if let Some(run) = self.take(try_) {
-                    self.write_down(&run, Outcome::Ok, None, now);
+                if let Some(mut run) = self.take(try_) {
+                    self.write_down(&mut run, Outcome::Ok, None, now);
                 }
             }
             Action::ArmTimer { at } => self.machine_at = at,
@@ -304,7 +304,7 @@ impl Driver {
         judge: bool,
         now: Time,
     ) {
-        let (client, leave) = match attempt::admit(&self.work, target, kind, now) {
+        let (client, leave, means) = match attempt::admit(&self.work, target, kind, now) {
             Ok(admitted) => admitted,
             Err((why, until)) => {
                 self.events.push_back(Event::Refused { try_: id, why, until });
@@ -322,6 +322,7 @@ impl Driver {
         self.starts = self.starts.saturating_add(1);
         let mut run = Running::new(id, target, tier, kind, now, watch, calling, leave);
         run.sent = self.may_go_on.then(Sent::default);
+        run.means = means;
         self.tries.push(run);
     }
 
@@ -494,7 +495,7 @@ impl Driver {
             now,
         );
         self.heed(run.target, &end, &error, now);
-        self.write_down(&run, end.outcome, Some(&error), now);
+        self.write_down(&mut run, end.outcome, Some(&error), now);
         self.errors.push(Broken {
             id,
             target: run.target,
@@ -514,7 +515,7 @@ impl Driver {
     }
 
     /// A try that we ended. One of its clocks is told as an error is: what was waited for, and how long.
-    fn cancelled(&mut self, run: &Running, why: CancelWhy, now: Time) {
+    fn cancelled(&mut self, run: &mut Running, why: CancelWhy, now: Time) {
         let outcome = match why {
             CancelWhy::Clock(outcome) => outcome,
             CancelWhy::Deadline => Outcome::Neutral(Neutral::Deadline),
@@ -586,10 +587,10 @@ impl Driver {
         Some(self.tries.remove(at))
     }
 
-    fn write_down(&mut self, run: &Running, outcome: Outcome, error: Option<&AttemptError>, now: Time) {
+    fn write_down(&mut self, run: &mut Running, outcome: Outcome, error: Option<&AttemptError>, now: Time) {
         let judged = self.verdicts.iter().find(|v| v.id == run.id).map(|v| &v.judged);
-        let local = self.work.plan.target(run.target).is_local();
-        let usage = run.watch.usage(local, self.work.facts.prompt_tokens);
+        let target = self.work.plan.target(run.target);
+        let usage = run.watch.usage(target.is_local(), self.work.facts.prompt_tokens);
         if self.committed == Some(run.id) {
             // However it ended: these are the tokens of the answer that the caller received.
             let received = match &run.joining {
@@ -608,6 +609,27 @@ impl Driver {
             judged,
             usage,
         });
+        let maybe_billed = self.account.attempts.last().is_some_and(|a| a.maybe_billed);
+        let target = self.work.plan.target(run.target);
+        let used = usage.as_ref().map(|(usage, _)| usage);
+        run.means
+            .ended(expect::came_to(&self.work.facts, target, used, maybe_billed));
+        if let (Some((usage, "provider" | "local")), Outcome::Ok) = (&usage, outcome)
+            && let Some(to) = self.work.targets.get(run.target.index())
+        {
+            let choices = u64::from(self.work.facts.choices.max(1));
+            to.state.learn(
+                self.work.facts.prompt_tokens,
+                usage.prompt,
+                usage.completion / choices,
+            );
+        }
+    }
+
+    /// Nothing was ever sent, because the caller's limits did not cover it: that is the answer, not the ladder's message.
+    fn over_limit(&self) -> Option<Error> {
+        let over = self.work.reservation.as_ref()?.refused()?;
+        (self.machine.attempts() == 0).then(|| over.error())
     }
 }
 
@@ -678,8 +700,8 @@ impl Driver {
                 self.head.degraded = degraded.map(degraded_words);
                 self.account.verdict = Some(account::verdict(&verdict));
                 self.account.whole = true;
-                if let Some(run) = self.take(try_) {
-                    self.write_down(&run, Outcome::Ok, None, now);
+                if let Some(mut run) = self.take(try_) {
+                    self.write_down(&mut run, Outcome::Ok, None, now);
                     let told = self.told_usage(&run);
                     self.out.extend(run.joining.and_then(|joining| joining.end(told)));
                 }
@@ -694,6 +716,9 @@ impl Driver {
             Finish::Instead {
                 reason, retry_after, ..
             } => {
+                if let Some(over) = self.over_limit() {
+                    return Err(over);
+                }
                 self.head.degraded = Some(format!("message; reason={}", reason.as_str()));
                 self.message(retry_after)
             }
@@ -701,6 +726,9 @@ impl Driver {
                 let last = self.blame(failed.last.map(|(id, _)| id));
                 self.tell_verdict(&failed);
                 let last = last.as_ref().map(|(name, error)| (&**name, error));
+                if let Some(over) = self.over_limit() {
+                    return Err(over);
+                }
                 match self.held_promise(&failed, now) {
                     Some((name, why)) => Err(errors::held(&name, why, failed.retry_after)),
                     None if failed.why == FailWhy::NoneCallable && self.floor_bars() => {

@@ -8,6 +8,7 @@ mod account;
 mod attempt;
 mod driver;
 mod errors;
+mod expect;
 mod joining;
 mod running;
 #[cfg(test)]
@@ -30,10 +31,12 @@ use routing::verify::Question;
 
 pub use account::Account;
 pub use driver::Driver;
+pub use expect::expected;
 
 use crate::call::Call;
 use crate::clock::Clock;
 use crate::error::{Error, Kind};
+use crate::limits::{Meter, Reservation};
 use crate::providers::Client;
 use crate::providers::pool::Pool;
 use crate::target_state::TargetState;
@@ -46,6 +49,8 @@ pub struct Target {
     pub client: Option<Client>,
     /// What is known of it.
     pub state: Arc<TargetState>,
+    /// What its provider grants, where the plan says so.
+    pub granted: Option<Arc<Meter>>,
 }
 
 /// One request, ready to be tried.
@@ -63,6 +68,8 @@ pub struct Work {
     pub pool: Arc<Pool>,
     /// For repeats and hedges.
     pub budgets: Arc<Budgets>,
+    /// What the request holds of the limits that cover it; absent where there are none.
+    pub reservation: Option<Arc<Reservation>>,
     /// What the decision saw.
     pub signals: Signals,
     /// The decision.

@@ -20,6 +20,8 @@ use crate::providers::failure::{AttemptError, Fault};
 use crate::providers::{Reply, ReplyBody};
 use crate::target_state::Leave;
 
+use super::attempt::Means;
+
 /// A call on its way. Boxed once a try: the driver holds up to two of them and moves into the body with one.
 pub type Calling = Pin<Box<dyn Future<Output = Result<Reply, AttemptError>> + Send>>;
 
@@ -94,6 +96,8 @@ pub struct Running {
     pub redialled: bool,
     /// What it holds of its target.
     pub leave: Leave,
+    /// What it draws on.
+    pub means: Means,
     /// What it has said, where that may have to be gone on with.
     pub sent: Option<Sent>,
     /// Who its answer says it is, where that may have to be said again.
@@ -138,6 +142,7 @@ impl Running {
             held_bytes: 0,
             phase: Phase::Calling(calling),
             leave,
+            means: Means::default(),
         }
     }
 

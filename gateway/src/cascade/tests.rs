@@ -71,6 +71,7 @@ impl World {
             .map(|fake| Target {
                 client: Some(Client::Fake(fake.clone())),
                 state: Arc::default(),
+                granted: None,
             })
             .into();
         let budgets = Arc::new(Budgets::new(&plan.retry, &plan.hedge));
@@ -121,6 +122,7 @@ impl World {
             plan: Arc::clone(&self.plan),
             targets: Arc::clone(&self.targets),
             budgets: Arc::clone(&self.budgets),
+            reservation: None,
             signals,
             decision,
             facts: Arc::new(facts),

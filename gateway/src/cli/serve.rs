@@ -15,6 +15,7 @@ use super::{Exit, Serve, models, places, ready, signals};
 use crate::admin::{Admin, Reload, Reloaded};
 use crate::app::{App, Setup};
 use crate::clock::Clock;
+use crate::limits::{Journal, Local, Store};
 use crate::locals::{Locals, Needed};
 use crate::runtime::maker::Maker;
 use crate::runtime::secrets::Secrets;
@@ -108,7 +109,9 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
     let make = Box::new(Maker::new(Arc::clone(&locals) as Arc<_>));
     let needed = Needed::of(&plan);
     let server = plan.server.clone();
+    let limits: Arc<dyn Store> = Arc::new(budgets(&data));
     let app = App::new(Setup {
+        limits: Arc::clone(&limits),
         plan,
         notes,
         clock,
@@ -167,6 +170,9 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
         // What is dropped now still writes its record.
         let until = app.clock().now() + LAST_RECORDS;
         let _ = app.clock().within(until, ended).await;
+    }
+    for meter in limits.all() {
+        meter.close();
     }
     locals.stop();
     if let Some(writer) = writer {
@@ -231,6 +237,20 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, String> {
     listener
         .local_addr()
         .map_err(|e| format!("the listener has no address: {e}"))
+}
+
+/// Meters, with a journal of what is charged to a day. A folder that cannot be used is told, and serving goes on.
+fn budgets(data: &std::path::Path) -> Local {
+    match Journal::open(data) {
+        Ok((journal, known)) => Local::journalled(journal, known),
+        Err(e) => {
+            tracing::error!(
+                "money is counted in memory only, and begins at nothing with each start: {} cannot be used: {e}",
+                data.display()
+            );
+            Local::default()
+        }
+    }
 }
 
 /// Records, unless they are off. A folder that cannot be used is told, and serving goes on.

@@ -16,6 +16,7 @@ use routing::units::Time;
 
 use self::secrets::{Secrets, Seen};
 use crate::cascade;
+use crate::limits::{Limiters, Store};
 use crate::providers::Client;
 use crate::steps::auth::KeyTable;
 use crate::target_state::TargetState;
@@ -34,6 +35,8 @@ pub struct Runtime {
     pub targets: Arc<[cascade::Target]>,
     /// Bounds repeats on the same target.
     pub budgets: Arc<Budgets>,
+    /// Meters of everybody who has a limit.
+    pub limiters: Limiters,
     /// By target index.
     pub about: Vec<About>,
     /// Hashed keys.
@@ -166,19 +169,36 @@ impl States {
     }
 }
 
+/// What a plan is made ready with.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// Opens ways to targets.
+    pub make: &'a dyn Make,
+    /// Looks up secrets.
+    pub secrets: &'a Secrets,
+    /// What outlives a plan.
+    pub states: &'a States,
+    /// Meters, likewise.
+    pub limits: &'a dyn Store,
+    /// Metrics.
+    pub telemetry: &'a Telemetry,
+    /// Now.
+    pub now: Time,
+}
+
 impl Runtime {
     /// Makes a plan ready.
-    pub fn new(
-        plan: Arc<Plan>,
-        notes: Vec<Note>,
-        make: &dyn Make,
-        secrets: &Secrets,
-        states: &States,
-        telemetry: &Telemetry,
-    ) -> Self {
+    pub fn new(plan: Arc<Plan>, notes: Vec<Note>, world: World<'_>) -> Self {
+        let World {
+            make,
+            secrets,
+            telemetry,
+            ..
+        } = world;
         let handles = Arc::new(PlanHandles::new(telemetry, &plan));
         // Looked at before they are read: a change in between is seen as one.
         let files = files(&plan).map(|path| Seen::at(&*path)).collect();
+        let limiters = Limiters::new(&plan, world.limits, world.now);
         let (mut targets, mut about) = (Vec::new(), Vec::new());
         for (index, made) in make.make(&plan, secrets).into_iter().enumerate() {
             if let Some(handle) = handles.targets.get(index) {
@@ -186,7 +206,7 @@ impl Runtime {
                     .on
                     .set(if made.standing == Standing::On { 1.0 } else { 0.0 });
             }
-            let state = states.of(&plan, index);
+            let state = world.states.of(&plan, index);
             if let Some(target) = plan.targets.get(index) {
                 // The engine of a local model keeps to its own number of sequences.
                 let most = target.limits.concurrency.filter(|_| !target.is_local());
@@ -195,6 +215,7 @@ impl Runtime {
             targets.push(cascade::Target {
                 client: made.client,
                 state,
+                granted: limiters.targets.get(index).cloned().flatten(),
             });
             about.push(About {
                 standing: made.standing,
@@ -216,7 +237,8 @@ impl Runtime {
             .map(|secret| secrets.find(secret));
         Self {
             notes,
-            budgets: states.budgets(&plan),
+            budgets: world.states.budgets(&plan),
+            limiters,
             handles,
             targets: targets.into(),
             about,

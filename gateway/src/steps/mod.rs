@@ -7,4 +7,5 @@ pub mod decide;
 pub mod decode;
 pub mod intake;
 pub mod models;
+pub mod reserve;
 pub mod resolve;

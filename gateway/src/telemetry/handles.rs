@@ -215,6 +215,12 @@ impl PlanHandles {
             .counter(Name::Continuations, &[way, result])
             .increment(1);
     }
+    /// Counts a request that a limit refused.
+    pub fn over(&self, owner: &'static str, limit: &'static str) {
+        self.telemetry
+            .counter(Name::OverLimit, &[owner, limit])
+            .increment(1);
+    }
     /// Counts a second try beside a slow one.
     pub fn hedge(&self, target: &str, won: bool) {
         let result = if won { "won" } else { "lost" };

@@ -87,6 +87,7 @@ impl Gateway {
                 .map(|(_, value)| (*value).to_owned())
         }));
         let app = App::new(Setup {
+            limits: Arc::new(gateway::limits::Local::default()),
             plan: compiled.plan,
             notes: compiled.notes,
             clock: Clock::system(),

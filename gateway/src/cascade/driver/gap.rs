@@ -100,7 +100,7 @@ impl Driver {
             let (why, until) = (Refusal::Off, None);
             return self.events.push_back(Event::Refused { try_: id, why, until });
         };
-        let (client, leave) = match attempt::admit(&self.work, target, kind, now) {
+        let (client, leave, means) = match attempt::admit(&self.work, target, kind, now) {
             Ok(admitted) => admitted,
             Err((why, until)) => {
                 return self.events.push_back(Event::Refused { try_: id, why, until });
@@ -113,6 +113,7 @@ impl Driver {
         let kind = StartKind::Continue;
         let mut run = Running::new(id, target, tier, kind, now, watch, calling, leave);
         run.joining = Some(Box::new(joining));
+        run.means = means;
         self.tries.push(run);
     }
 

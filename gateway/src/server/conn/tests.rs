@@ -45,6 +45,7 @@ impl World {
         let target = fake.clone();
         let clock = Clock::system();
         let app = App::new(Setup {
+            limits: Arc::new(crate::limits::Local::default()),
             plan: testing::plan(PLAN),
             notes: Vec::new(),
             clock: clock.clone(),

@@ -31,12 +31,6 @@ const TABLE: &[Row] = &[
         "TLS is not served yet: this port speaks plain HTTP. Put something that ends TLS in front of it",
     ),
     (
-        "keys.*.limits",
-        When::Set,
-        Weight::Loud,
-        "limits of keys are not enforced yet: nothing stops this key from exceeding them",
-    ),
-    (
         "keys.*.class",
         When::Says("high"),
         Weight::Plain,
@@ -47,42 +41,6 @@ const TABLE: &[Row] = &[
         When::Says("low"),
         Weight::Plain,
         "priorities have no effect yet: everybody is served in turn",
-    ),
-    (
-        "tenants.*.limits",
-        When::Set,
-        Weight::Loud,
-        "limits of tenants are not enforced yet: nothing stops this tenant from exceeding them",
-    ),
-    (
-        "limits.total",
-        When::Set,
-        Weight::Loud,
-        "the total limits are not enforced yet: NOTHING STOPS SPENDING ABOVE THEM. Set a budget at the provider",
-    ),
-    (
-        "routes.*.limits",
-        When::Set,
-        Weight::Loud,
-        "limits of routes are not enforced yet",
-    ),
-    (
-        "targets.*.limits.requests_per_minute",
-        When::Set,
-        Weight::Loud,
-        "rate limits of targets are not enforced yet",
-    ),
-    (
-        "targets.*.limits.tokens_per_minute",
-        When::Set,
-        Weight::Loud,
-        "rate limits of targets are not enforced yet",
-    ),
-    (
-        "targets.*.limits.usd_per_day",
-        When::Set,
-        Weight::Loud,
-        "budgets of targets are not enforced yet",
     ),
     (
         "routes.*.cache.exact_ttl_s",
@@ -227,19 +185,15 @@ mod tests {
     /// A plan in which every row has something to say: a row with a slip in its path would be silent.
     const EVERYTHING: &str = r#"
         server.tls = { cert_file = "c", key_file = "k" }
-        keys = [{ name = "a", class = "high", limits = { concurrency = 1 } }, { class = "low" }]
-        tenants.t.limits = { concurrency = 1 }
-        limits.total = { usd_per_day = 1 }
+        keys = [{ name = "a", class = "high" }, { class = "low" }]
         cache = {}
         admission = {}
         telemetry.otlp_endpoint = "http://127.0.0.1:4318"
         rules = [{ when = { pii = true } }]
         [targets.r]
         provider = "openai"
-        limits = { requests_per_minute = 1, tokens_per_minute = 1, usd_per_day = 1 }
         [routes.a]
         degrade = ["stale_cache"]
-        limits = { concurrency = 1 }
         cache = { exact_ttl_s = 1, sampled = true, semantic = { enabled = true } }
     "#;
 
