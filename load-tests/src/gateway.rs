@@ -351,6 +351,28 @@ impl Gateway {
         self.dir.path().join("home")
     }
 
+    /// Writes another plan to its file; `{listen}` and `{admin}` are filled in as they were. It takes at a reload.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn rewrite(&self, plan: &str) -> std::io::Result<()> {
+        let bare = |url: &str| url.trim_start_matches("http://").to_owned();
+        let plan = filled(plan, &bare(&self.url), &bare(&self.admin));
+        std::fs::write(self.dir.path().join("routing.toml"), plan)
+    }
+
+    /// Sends SIGHUP: it reads its plan again.
+    pub fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.child.id()).ok();
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
     /// What it printed, the last 400 lines.
     pub fn output(&self) -> Vec<String> {
         self.lines.all()
@@ -361,12 +383,7 @@ impl Gateway {
     /// # Errors
     /// It did not end of its own accord with exit code 0; how it did, and its last lines.
     pub async fn stop(mut self, within: Duration) -> Result<(), GatewayError> {
-        if let Some(pid) = i32::try_from(self.child.id())
-            .ok()
-            .and_then(rustix::process::Pid::from_raw)
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
+        self.signal(rustix::process::Signal::TERM);
         let began = now();
         while now() - began < within {
             match self.child.try_wait() {

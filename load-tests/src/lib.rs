@@ -1,8 +1,10 @@
 //! Everything that looks at the gateway from outside: the scripted fake provider, the open-loop load generator, the soak,
-//! the hostile-input cases, the wall of faults, the routing proof and the demo. Of the gateway it knows only the URL (and, where it starts one
-//! itself, the program's command line).
+//! the hostile-input cases, the wall of faults, chaos and outage, the routing proof and the demo. Of the gateway it knows
+//! only the URL (and, where it starts one itself, the program's command line and its files).
 
 pub mod abuse;
+pub mod caller;
+pub mod chaos;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -10,7 +12,10 @@ pub mod demo;
 pub mod faults;
 pub mod gateway;
 pub mod load;
+pub mod outage;
 pub mod proof;
 pub mod provider;
+pub mod records;
 pub mod soak;
 pub mod sse;
+pub mod timeline;

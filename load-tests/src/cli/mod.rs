@@ -1,9 +1,11 @@
 //! The command line. Exit codes: 0 fine, 1 a finding, 2 wrong usage, 3 something it needs is absent.
 
 mod abuse;
+mod chaos;
 mod demo;
 mod faults;
 mod load;
+mod outage;
 mod proof;
 mod provider;
 mod soak;
@@ -13,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Looks at the gateway from outside: fake provider, load, soak, hostile input, faults, routing proof, demo.
+/// Looks at the gateway from outside: fake provider, load, soak, hostile input, faults, chaos, outage, routing proof, demo.
 #[derive(Debug, Parser)]
 #[command(name = "load-tests", version, max_term_width = 110)]
 struct Cli {
@@ -29,6 +31,8 @@ enum Command {
     Soak(soak::Args),
     Abuse(abuse::Args),
     Faults(faults::Args),
+    Chaos(chaos::Args),
+    Outage(outage::Args),
     RoutingProof(proof::Args),
 }
 
@@ -59,6 +63,8 @@ pub fn main() -> ExitCode {
             Command::Soak(a) => soak::run(a).await,
             Command::Abuse(a) => abuse::run(a),
             Command::Faults(a) => faults::run(a).await,
+            Command::Chaos(a) => chaos::run(a).await,
+            Command::Outage(a) => outage::run(a).await,
             Command::RoutingProof(a) => proof::run(a).await,
         }
     }))

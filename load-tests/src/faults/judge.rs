@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use super::ask::Got;
 use super::case::{By, Caller, Case, Form, Usage};
+use crate::caller::{Got, lacking_keys};
 use crate::provider::{Ended, Entry};
 
 /// What a case's providers saw of one request.
@@ -324,10 +324,7 @@ fn error(statuses: &[u16], got: &Got, wrong: &mut Vec<String>) {
 }
 
 fn four_keys(error: &Value, wrong: &mut Vec<String>) {
-    let lacks: Vec<&str> = ["message", "type", "param", "code"]
-        .into_iter()
-        .filter(|key| error.get(key).is_none())
-        .collect();
+    let lacks = lacking_keys(error);
     if !lacks.is_empty() {
         wrong.push(format!("the error lacks {}", lacks.join(", ")));
     }

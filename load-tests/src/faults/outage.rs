@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use super::ask::{Got, ask, body};
+use super::ask::{ask, body};
 use super::case::Case;
 use super::judge::{self, Saw};
 use super::play::{at_rest, is_well, saw};
 use super::world::World;
+use crate::caller::Got;
 use crate::client::Client;
 use crate::clock::now;
 use crate::provider::{Ended, State};

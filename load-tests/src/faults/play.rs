@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::ask::{Got, ask};
+use super::ask::ask;
 use super::case::{By, Caller, Case, Play};
 use super::judge::{self, Saw};
 use super::outage;
 use super::world::World;
+use crate::caller::Got;
 use crate::client::Client;
 use crate::clock::{Instant, now};
 

@@ -36,14 +36,23 @@ pub fn sample(pid: u32) -> Result<Sample, String> {
 
 /// Every gauge of a metrics page, series of one name summed.
 pub fn gauges(page: &str) -> BTreeMap<String, f64> {
-    let is_gauge = |name: &str| page.contains(&format!("# TYPE {name} gauge"));
+    of_type(page, "gauge")
+}
+
+/// Every counter of a metrics page, likewise.
+pub fn counters(page: &str) -> BTreeMap<String, f64> {
+    of_type(page, "counter")
+}
+
+fn of_type(page: &str, kind: &str) -> BTreeMap<String, f64> {
+    let is_one = |name: &str| page.contains(&format!("# TYPE {name} {kind}"));
     let mut out = BTreeMap::new();
     for line in page.lines().filter(|l| !l.starts_with('#')) {
         let Some((series, value)) = line.rsplit_once(' ') else {
             continue;
         };
         let name = series.split('{').next().unwrap_or(series);
-        if let (Ok(v), true) = (value.parse::<f64>(), is_gauge(name)) {
+        if let (Ok(v), true) = (value.parse::<f64>(), is_one(name)) {
             *out.entry(name.to_owned()).or_insert(0.0) += v;
         }
     }
@@ -65,5 +74,6 @@ mod tests {
     fn gauges_are_summed_and_counters_left_out() {
         let page = "# TYPE a gauge\na{x=\"1\"} 2\na{x=\"2\"} 3\n# TYPE b counter\nb 7\n";
         assert_eq!(gauges(page), BTreeMap::from([("a".to_owned(), 5.0)]));
+        assert_eq!(counters(page), BTreeMap::from([("b".to_owned(), 7.0)]));
     }
 }

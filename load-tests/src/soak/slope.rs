@@ -23,6 +23,20 @@ impl Slope {
     }
 }
 
+impl Slope {
+    /// Of bytes: what is to be said when it is more than `mb_per_hour`, and beyond twice its standard error.
+    pub fn grows(&self, mb_per_hour: f64) -> Option<String> {
+        let grows = self.mb_per_hour() > mb_per_hour && self.per_second > 2.0 * self.standard_error;
+        grows.then(|| {
+            format!(
+                "memory grows by {:.2} MB an hour (standard error {:.2}), allowed are {mb_per_hour}",
+                self.mb_per_hour(),
+                self.standard_error_mb_per_hour()
+            )
+        })
+    }
+}
+
 /// Fits a line to `(seconds, value)`; `None` below three points or when all are at one time.
 pub fn slope(points: &[(f64, f64)]) -> Option<Slope> {
     let n = points.len() as f64;
@@ -63,6 +77,7 @@ mod tests {
             .collect();
         let s = slope(&points).unwrap();
         assert!((s.per_second - 3.0).abs() < 1e-9 && s.standard_error < 1e-6);
+        assert!(s.grows(0.001).is_some() && s.grows(1.0).is_none());
     }
 
     #[test]

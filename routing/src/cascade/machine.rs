@@ -35,6 +35,9 @@ pub struct Machine {
     next_try: u16,
     pub(super) attempts: u8,
     waits: u8,
+    /// Somebody who is held is being waited for, until then at most. A start that is refused is no end of it: nothing was
+    /// sent (many wait for one probe), and it may be looked at again.
+    patience: Option<Time>,
     /// A try may have had effects upstream.
     spent: bool,
     last: Option<(TryId, Outcome)>,
@@ -168,6 +171,7 @@ impl Machine {
             next_try: 0,
             attempts: 0,
             waits: 0,
+            patience: None,
             spent: false,
             last: None,
             caller: None,
@@ -390,6 +394,11 @@ impl Machine {
             return self.hedge_refused(run, now, out);
         }
         self.note_refusal(&run, why, until, now);
+        if self.patience.is_some() {
+            // All who wait are woken at one time: not again at once.
+            let p = &mut self.progress[run.slot];
+            p.callable_at = p.callable_at.max(later(now, self.setup.retry.backoff_base));
+        }
         let kind = match run.kind {
             StartKind::Retry | StartKind::Again => StartKind::Failover,
             kind => kind,
@@ -443,10 +452,13 @@ impl Machine {
             return;
         }
         let hold_back_max = self.setup.hold_back_max;
-        let Some(run) = self.run_mut(try_) else { return };
+        let Some(run) = self.runs.iter_mut().find(|r| r.try_ == try_) else {
+            return;
+        };
         if run.content {
             return;
         }
+        self.patience = None;
         run.content = true;
         run.first_by = Time::NEVER;
         run.attempt_by = Time::NEVER;

@@ -848,6 +848,74 @@ fn a_held_target_of_the_wanted_tier_is_waited_for_before_going_weaker() {
     assert_eq!(answered(&story), (0, Grade::Unchecked, Some(marked)));
 }
 
+/// Many wait for one probe, and it may take a while: who looks again and is told "not yet" has sent nothing, and may look
+/// again, up to `honor_retry_after`.
+#[test]
+fn who_waits_for_a_probe_waits_as_long_as_the_plan_says() {
+    let no = Act::Refuse {
+        why: Refusal::Breaker,
+        until: Some(d(500)),
+    };
+    let mut s = setup(1);
+    s.slots[0].callable_at = ms(1_000);
+    s.slots[0].held = Some(DegradeReason::Open);
+    let mut script = vec![no.clone(); 7];
+    script.push(good());
+    let story = tell(s.clone(), &[&script]);
+    assert_eq!(answered(&story).0, 7);
+    assert_eq!(story.started_at(7), Some(ms(4_500)));
+    // And no longer.
+    let story = tell(s, &[&vec![no; 100]]);
+    assert_eq!(failed(&story), FailWhy::NoneCallable);
+    assert_eq!(story.actions.last().map(|(at, _)| *at), Some(ms(5_000)));
+}
+
+#[test]
+fn who_waits_does_not_look_again_at_once() {
+    let no = Act::Refuse {
+        why: Refusal::Held,
+        until: Some(d(1)),
+    };
+    let mut s = setup(1);
+    s.slots[0].callable_at = ms(1);
+    s.slots[0].held = Some(DegradeReason::Held);
+    let story = tell(s, &[&vec![no; 10_000]]);
+    assert_eq!(failed(&story), FailWhy::NoneCallable);
+    assert!(targets(&story).len() < 60, "{}", targets(&story).len());
+}
+
+#[test]
+fn the_last_resort_is_waited_for_too() {
+    let dead: &[Act] = &[fault(T::FirstTokenTimeout)];
+    let mut s = top_down(Some(0.9), &[DegradeStep::Weaker, DegradeStep::Message]);
+    s.slots[0].callable_at = ms(2_000);
+    s.slots[0].held = Some(DegradeReason::Open);
+    let story = tell(s.clone(), &[&[good()], dead]);
+    assert_eq!(targets(&story), [1, 0]);
+    assert_eq!(story.started_at(1), Some(ms(2_000)));
+    let marked = Degraded {
+        step: DegradeStep::Weaker,
+        reason: DegradeReason::Failed,
+    };
+    assert_eq!(answered(&story), (1, Grade::Unchecked, Some(marked)));
+    // Another one is its probe just now.
+    let probed = Act::Refuse {
+        why: Refusal::Breaker,
+        until: Some(d(500)),
+    };
+    s.slots[0].callable_at = Time(0);
+    s.slots[0].held = None;
+    let story = tell(s.clone(), &[&[probed, good()], dead]);
+    assert_eq!(targets(&story), [1, 0, 0]);
+    // Not for longer than the plan allows, and not where a step before it can be taken.
+    s.slots[0].callable_at = ms(90_000);
+    s.slots[0].held = Some(DegradeReason::Open);
+    assert_eq!(targets(&tell(s.clone(), &[&[good()], dead])), [1]);
+    s.slots[0].callable_at = ms(2_000);
+    s.degrade = [DegradeStep::Message, DegradeStep::Weaker].into_iter().collect();
+    assert_eq!(targets(&tell(s, &[&[good()], dead])), [1]);
+}
+
 #[test]
 fn nothing_callable_at_all_says_when_to_come_back() {
     let mut s = setup(1);

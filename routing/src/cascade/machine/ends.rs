@@ -15,6 +15,7 @@ impl Machine {
         if self.runs.iter().any(|r| r.try_ == try_ && r.ended) {
             return;
         }
+        self.patience = None;
         if end.outcome != Outcome::Ok {
             match self.take_run(try_) {
                 Some(run) if run.late => self.late_failed(&run, end, now, out),
@@ -52,6 +53,7 @@ impl Machine {
     /// What a failed try means for its target in the rest of this request.
     pub(super) fn note_fault(&mut self, run: &Run, end: Graded, may_repeat: bool, now: Time) {
         self.last = Some((run.try_, end.outcome));
+        self.patience = None;
         let advice = end.outcome.advice();
         let unsent = matches!(end.outcome, Outcome::TargetFault(f) if f.unsent());
         self.spent |= !unsent;

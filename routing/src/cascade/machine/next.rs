@@ -128,13 +128,19 @@ impl Machine {
             .or_else(|| self.best(now, |i| i != slot && self.tier(i) >= least, None))
     }
 
+    /// How long somebody who is held may be waited for; `None`: not at all any more.
+    fn may_wait_until(&self, now: Time) -> Option<Time> {
+        let waits_left = self.patience.is_some() || self.waits < self.setup.retry.max_attempts;
+        let latest = self
+            .patience
+            .unwrap_or(now + self.setup.retry.honor_retry_after)
+            .min(Time(self.setup.deadline.0.saturating_sub(1)));
+        (waits_left && !self.out_of_tries()).then_some(latest)
+    }
+
     /// The held target of the wanted tiers that is callable first, when that is soon.
     pub(super) fn worth_waiting_for(&self, now: Time) -> Option<(usize, Time)> {
-        if self.out_of_tries() || self.waits >= self.setup.retry.max_attempts || self.last_is_reserved() {
-            return None;
-        }
-        let latest =
-            (now + self.setup.retry.honor_retry_after).min(Time(self.setup.deadline.0.saturating_sub(1)));
+        let latest = self.may_wait_until(now).filter(|_| !self.last_is_reserved())?;
         (0..self.progress.len())
             .filter(|&i| self.tier(i) != OUTSIDE && self.tier(i) >= self.setup.wanted_tier)
             .filter(|&i| {
@@ -151,10 +157,25 @@ impl Machine {
     /// The ladder's next model: a weaker tier, strongest first, or a local target outside the tiers. Steps of the ladder
     /// that stand before it and can be taken are taken first.
     pub(super) fn next_rung(&self, now: Time) -> Option<usize> {
+        self.rung_that(|i| self.fresh(i, now))
+    }
+
+    /// The ladder's next model that is held, when it is callable soon.
+    pub(super) fn rung_worth_waiting_for(&self, now: Time) -> Option<(usize, Time)> {
+        let latest = self.may_wait_until(now)?;
+        let held = |i: usize| {
+            let p = &self.progress[i];
+            !p.out && p.tries == 0 && p.callable_at > now && p.callable_at <= latest
+        };
+        let slot = self.rung_that(held)?;
+        Some((slot, self.progress[slot].callable_at))
+    }
+
+    fn rung_that(&self, can: impl Fn(usize) -> bool) -> Option<usize> {
         for step in &self.setup.degrade {
             let found = match step {
-                DegradeStep::Weaker => self.rung(now, |tier| tier < self.setup.wanted_tier),
-                DegradeStep::Local => self.rung(now, |tier| tier == OUTSIDE),
+                DegradeStep::Weaker => self.rung(&can, |tier| tier < self.setup.wanted_tier),
+                DegradeStep::Local => self.rung(&can, |tier| tier == OUTSIDE),
                 DegradeStep::StaleCache if self.setup.stale => return None,
                 DegradeStep::Message => return None,
                 DegradeStep::StaleCache => None,
@@ -166,9 +187,9 @@ impl Machine {
         None
     }
 
-    pub(super) fn rung(&self, now: Time, tier: impl Fn(u8) -> bool) -> Option<usize> {
+    fn rung(&self, can: impl Fn(usize) -> bool, tier: impl Fn(u8) -> bool) -> Option<usize> {
         (0..self.progress.len())
-            .filter(|&i| self.fresh(i, now) && tier(self.tier(i)))
+            .filter(|&i| can(i) && tier(self.tier(i)))
             .filter(|&i| self.setup.slots[i].p_good.unwrap_or(0.0) >= self.setup.degrade_floor)
             .max_by_key(|&i| (self.tier(i), std::cmp::Reverse(i)))
     }

@@ -13,27 +13,34 @@ impl Machine {
     // ---- transitions: nothing left -----------------------------------------------------------------------------
 
     /// Nothing of the tiers that count can be started now: wait for one of them, if that is short and there is nothing
-    /// to hand out; else settle for what there is.
+    /// to hand out; else for a model of the ladder; else settle for what there is.
     pub(super) fn stuck(&mut self, now: Time, out: &mut Actions) {
         let complete = self.kept.is_some_and(|k| k.complete);
         if !complete && let Some((slot, until)) = self.worth_waiting_for(now) {
-            self.waits = self.waits.saturating_add(1);
             let kind = match (self.progress[slot].tries, self.next_try) {
                 (0, 0) => StartKind::First,
                 (0, _) => StartKind::Failover,
                 _ => StartKind::Retry,
             };
-            self.state = State::Waiting { slot, kind, until };
-            return;
+            return self.wait_for(slot, kind, until, now);
         }
-        if self.kept.is_none()
-            && self.caller.is_none()
-            && !self.out_of_tries()
-            && let Some(next) = self.next_rung(now)
-        {
-            return self.launch(next, StartKind::Degrade, now, out);
+        if self.kept.is_none() && self.caller.is_none() && !self.out_of_tries() {
+            if let Some(next) = self.next_rung(now) {
+                return self.launch(next, StartKind::Degrade, now, out);
+            }
+            if let Some((slot, until)) = self.rung_worth_waiting_for(now) {
+                return self.wait_for(slot, StartKind::Degrade, until, now);
+            }
         }
         self.settle_at(now, out);
+    }
+
+    fn wait_for(&mut self, slot: usize, kind: StartKind, until: Time, now: Time) {
+        if self.patience.is_none() {
+            self.waits = self.waits.saturating_add(1);
+            self.patience = Some(now + self.setup.retry.honor_retry_after);
+        }
+        self.state = State::Waiting { slot, kind, until };
     }
 
     pub(super) fn settle_for(&mut self, out: &mut Actions) {
