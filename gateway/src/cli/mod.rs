@@ -1,5 +1,6 @@
 //! The command line of `weir`.
 
+mod audit;
 mod check;
 mod explain;
 mod heads;
@@ -66,6 +67,9 @@ enum Command {
     /// List, fetch and verify models and their runtime
     #[command(after_help = "Example:\n  weir models list")]
     Models(Models),
+    /// Look through records: is every line where its writer put it, and as it was written?
+    #[command(after_help = "Example:\n  weir audit verify ~/.local/share/weir/records")]
+    Audit(Audit),
     /// Write the built-in plan, with every key documented
     #[command(after_help = "Example:\n  weir init && weir check routing.toml")]
     Init(Init),
@@ -154,6 +158,33 @@ enum ModelsCommand {
 }
 
 #[derive(Args, Debug)]
+struct Audit {
+    #[command(subcommand)]
+    command: AuditCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Check the hash chain of a file of records, or of all chains of a folder
+    ///
+    /// Found, with file and line: a line that was changed, taken out, put in or moved; a file that is missing between
+    /// others; a second record of one request. Told: torn last lines and records that a full disk refused. A chain does
+    /// not speak for its last line, nor for what stood behind it: keep the hash that it ends with elsewhere.
+    ///
+    /// Exit code 0: whole; 1: something was found; 2: wrong usage; 3: no records there.
+    #[command(after_help = "Example:\n  weir audit verify ~/.local/share/weir/records\n  \
+                      weir audit verify --json chain-0-00000000.jsonl")]
+    Verify {
+        /// A folder of records, or one file of it (then it may begin anywhere)
+        #[arg(value_name = "F")]
+        at: PathBuf,
+        /// Machine-readable
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args, Debug)]
 struct Init {
     /// Where to write it
     #[arg(value_name = "FILE", default_value = "routing.toml")]
@@ -200,6 +231,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Models(args)) => models::run(&args.command),
+        Some(Command::Audit(args)) => audit::run(&args.command),
         Some(Command::Init(args)) => init::run(&args),
         Some(Command::Train(args)) => heads::train(&args),
         Some(Command::Eval(args)) => heads::eval(&args),

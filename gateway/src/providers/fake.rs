@@ -30,6 +30,8 @@ pub enum Act {
     Fail(AttemptError),
     /// Nothing, for ever.
     Hang,
+    /// A bug of ours.
+    Panic,
 }
 
 /// What one call gets.
@@ -63,7 +65,7 @@ impl Script {
         }
     }
 
-    /// What was said so far happens before the call is accepted (only waits, failures and hangs make sense there).
+    /// What was said so far happens before the call is accepted (all but saying something makes sense there).
     pub fn accept(mut self) -> Self {
         self.before.append(&mut self.acts);
         self
@@ -206,6 +208,7 @@ impl FakeTarget {
                 Act::Wait(time) => tokio::time::sleep(time).await,
                 Act::Hang => std::future::pending().await,
                 Act::Say(_) => {}
+                Act::Panic => bug(),
                 Act::Fail(error) => {
                     guard.ended = true;
                     return Err(error);
@@ -230,6 +233,11 @@ impl FakeTarget {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[allow(clippy::panic, reason = "what it is for")]
+fn bug() -> ! {
+    panic!("a bug, as the script says")
 }
 
 /// Counts a drop before the end.
@@ -280,6 +288,7 @@ impl FakeBody {
                     self.guard.ended = true;
                     return Poll::Ready(Some(Err(error)));
                 }
+                Some(Act::Panic) => bug(),
                 // Whoever waits has a clock of their own; nothing will ever wake them from here.
                 Some(Act::Hang) | None => return Poll::Pending,
             }

@@ -3,6 +3,7 @@
 //! There is no global recorder: each process (and each test) has its own [`Telemetry`], and handles are resolved when a
 //! plan is compiled, so that a request only touches atomics.
 
+pub mod audit;
 pub mod handles;
 pub mod log;
 pub mod names;

@@ -96,11 +96,7 @@ pub fn files(dir: &Path) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let parsed = name
-            .to_str()
-            .and_then(|n| n.strip_prefix("chain-")?.strip_suffix(".jsonl")?.split_once('-'));
-        let Some((slot, number)) = parsed.and_then(|(s, n)| Some((s.parse().ok()?, n.parse().ok()?))) else {
+        let Some((slot, number)) = entry.file_name().to_str().and_then(place_of) else {
             continue;
         };
         let meta = match entry.metadata() {
@@ -118,6 +114,15 @@ pub fn files(dir: &Path) -> io::Result<Vec<Found>> {
         });
     }
     Ok(found)
+}
+
+/// Slot and number in a file's name; `None`: not a file of records.
+pub fn place_of(name: &str) -> Option<(u32, u64)> {
+    let (slot, number) = name
+        .strip_prefix("chain-")?
+        .strip_suffix(".jsonl")?
+        .split_once('-')?;
+    Some((slot.parse().ok()?, number.parse().ok()?))
 }
 
 /// Where the chain of `slot` stands, and the number of its last file. A file that a crash or a full disk left without a
@@ -217,10 +222,15 @@ pub fn zero_hash() -> String {
 
 /// SHA-256 of a line, as hex.
 pub fn hash(line: &[u8]) -> String {
+    hex(&Sha256::digest(line))
+}
+
+/// Bytes in lower case.
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(line)
+    bytes
         .iter()
-        .fold(String::with_capacity(64), |mut hex, byte| {
+        .fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
             hex
         })

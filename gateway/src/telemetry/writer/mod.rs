@@ -4,8 +4,8 @@
 //! 50 ms, and is woken only out of idleness or when the queue is half full. A full queue drops the record and counts it;
 //! a disk that fails is counted and told once; neither ever holds up an answer.
 
-mod chain;
-mod files;
+pub(super) mod chain;
+pub(super) mod files;
 
 use std::collections::VecDeque;
 use std::path::Path;

@@ -263,3 +263,32 @@ fn a_line_that_cannot_be_taken_back_ends_its_file() {
     assert!(whole[2].contains(r#""torn_bytes":15"#), "{}", whole[2]);
     assert!(whole[3].contains(r#""lost_before":1"#), "{}", whole[3]);
 }
+
+#[test]
+fn lines_that_a_failing_disk_kept_are_left_out_and_break_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut chain, opened) = Chain::open(dir.path(), limits(), wall).unwrap();
+    put(&mut chain, "a");
+    // A line and a half are there of a batch that counts as lost.
+    let line = Line {
+        record: &record("b"),
+        lost_before: 0,
+        prev: &chain.prev,
+    };
+    let mut part = serde_json::to_vec(&line).unwrap();
+    part.extend_from_slice(b"\n{\"v\":1");
+    let mut file = OpenOptions::new().append(true).open(&opened.path).unwrap();
+    file.write_all(&part).unwrap();
+    chain.file = File::open(&opened.path).unwrap();
+    chain.append([record("b"), record("c")].into_iter()).unwrap_err();
+    put(&mut chain, "d");
+    let report = crate::telemetry::audit::verify(dir.path(), &mut |_, _| {}).unwrap();
+    assert!(report.whole, "{report}");
+    assert_eq!(report.chains[0].records, 2);
+    let told = report.to_string();
+    assert!(
+        told.contains(&format!("{} bytes at its end", part.len())),
+        "{told}"
+    );
+    assert!(told.contains("2 records were lost"), "{told}");
+}
