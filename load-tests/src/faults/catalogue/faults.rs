@@ -2,7 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::super::case::{Caller, Case, Dialect, Expect, Form, Target, Usage};
+use super::super::case::{Caller, Case, Chapter, Dialect, Expect, Form, Target, Usage};
+use super::super::key::Key;
 use super::each;
 use crate::provider::{Behaviour, Ended, Fault};
 
@@ -23,8 +24,11 @@ pub fn cases() -> Vec<Case> {
             context: overflow.then_some(128_000),
             ..Target::healthy()
         };
-        let about = format!("the first: {}", fault.about());
-        Some(Case::route(fault.name(), &about, form, dialect, first, expect).with_second(second))
+        let case = Case::route(fault.name(), fault.about(), form, dialect, first, expect);
+        Some(
+            case.with_second(second)
+                .told(Chapter::OneFault, keys(fault, form)),
+        )
     })
     .collect()
 }
@@ -138,4 +142,78 @@ fn expected(fault: Fault, form: Form, dialect: Dialect) -> Option<Expect> {
             ..Expect::first()
         },
     })
+}
+
+/// Keys of the plan that change what comes of it, beside the tiers themselves.
+fn keys(fault: Fault, form: Form) -> &'static [Key] {
+    const AGAIN: &[Key] = &[Key::SameTarget, Key::Budget];
+    const CUT: &[Key] = &[Key::Continue, Key::ContinueMs, Key::SameTarget, Key::Budget];
+    let stream = form == Form::Stream;
+    match fault {
+        Fault::RateLimited | Fault::RateLimitedMs => &[Key::Tiers],
+        Fault::RateLimitedBare | Fault::RateLimitInBand => &[Key::Backoff],
+        Fault::ServerError
+        | Fault::Unavailable
+        | Fault::Conflict
+        | Fault::HtmlError
+        | Fault::HtmlAnswer
+        | Fault::Redirect
+        | Fault::Forbidden
+        | Fault::ErrorFirst
+        | Fault::EmptyStream
+        | Fault::ResetInHead
+        | Fault::HugeHeader
+        | Fault::ManyHeaders
+        | Fault::Goaway
+        | Fault::Garbage
+        | Fault::Gzip
+        | Fault::ResetBeforeHead
+        | Fault::CloseBeforeHead => AGAIN,
+        Fault::Unauthorized | Fault::Quota => &[Key::ApiKey],
+        Fault::ModelNotFound => &[Key::Model],
+        Fault::ContextLength => &[Key::Context],
+        Fault::UnsupportedParameter => &[Key::Params],
+        Fault::ContentFilter | Fault::ContentFilterFinish => &[Key::ContentFilter],
+        Fault::InvalidRequest => &[],
+        Fault::Hang
+        | Fault::SlowHead
+        | Fault::SlowFirstToken
+        | Fault::RoleOnly
+        | Fault::PingsOnly
+        | Fault::Drip => match form {
+            Form::Stream => &[Key::FirstToken],
+            Form::Whole => &[Key::Attempt],
+        },
+        Fault::Stall if stream => &[Key::Idle, Key::Continue, Key::ContinueMs],
+        Fault::Stall => &[Key::Attempt],
+        Fault::LengthTooLong if stream => &[],
+        Fault::Cut
+        | Fault::CleanEnd
+        | Fault::DoneWithoutFinish
+        | Fault::BadJson
+        | Fault::InBandError
+        | Fault::ResetInChunkHeader
+        | Fault::BadChunkSize
+        | Fault::HalfClose
+        | Fault::LengthTooShort
+        | Fault::LengthTooLong => {
+            if stream {
+                CUT
+            } else {
+                AGAIN
+            }
+        }
+        Fault::FinishWithoutDone
+        | Fault::NoUsage
+        | Fault::Http10
+        | Fault::ByteChunks
+        | Fault::SplitWrites
+        | Fault::Crlf
+        | Fault::BareCr
+        | Fault::Comments
+        | Fault::MultiLine
+        | Fault::EarlyHints
+        | Fault::CloseNextRequest
+        | Fault::SecondAnswer => &[],
+    }
 }

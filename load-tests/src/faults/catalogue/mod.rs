@@ -4,6 +4,7 @@
 mod faults;
 mod joins;
 mod more;
+mod turned;
 
 use super::case::{Case, Dialect, Form};
 
@@ -12,6 +13,7 @@ pub fn all() -> Vec<Case> {
     let mut cases = faults::cases();
     cases.extend(joins::cases());
     cases.extend(more::cases());
+    cases.extend(turned::cases());
     cases
 }
 

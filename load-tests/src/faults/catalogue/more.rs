@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::super::case::{At, By, Caller, Case, Dialect, Expect, Form, Play, Target};
+use super::super::case::{At, By, Caller, Case, Chapter, Dialect, Expect, Form, Play, Target};
+use super::super::key::Key;
 use super::each;
 use crate::provider::{Behaviour, Ended, Ending, Fault, State};
 
@@ -15,15 +16,43 @@ const UPSTREAM: [u16; 3] = [502, 503, 504];
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     for (form, dialect) in each() {
-        all.extend(named(form, dialect));
-        all.extend(both(form, dialect));
-        all.extend(addresses(form, dialect));
-        all.extend(budgets(form, dialect));
+        all.extend(told(Chapter::Named, named(form, dialect)));
+        all.extend(told(Chapter::Both, both(form, dialect)));
+        all.extend(told(Chapter::Nowhere, addresses(form, dialect)));
+        all.extend(told(Chapter::Limits, limits(form, dialect)));
     }
     for form in [Form::Stream, Form::Whole] {
-        all.extend(over_time(form));
+        all.extend(told(Chapter::OverTime, over_time(form)));
     }
     all
+}
+
+fn told(chapter: Chapter, cases: Vec<Case>) -> impl Iterator<Item = Case> {
+    cases.into_iter().map(move |case| {
+        let keys = keys(&case.name, case.form);
+        case.told(chapter, keys)
+    })
+}
+
+/// Keys of the plan that change what comes of it.
+fn keys(name: &str, form: Form) -> &'static [Key] {
+    let stream = form == Form::Stream;
+    match name {
+        "named_500_once" | "named_reset_once" => &[Key::SameTarget, Key::Budget],
+        "named_503" => &[Key::Tiers, Key::SameTarget, Key::Budget],
+        "named_hang" | "both_hang" | "deaf" | "named_deaf" if stream => &[Key::FirstToken],
+        "named_hang" | "both_hang" | "deaf" | "named_deaf" => &[Key::Attempt],
+        "named_429_once" | "named_429" | "both_429" => &[Key::HonorRetryAfter],
+        "named_401" => &[Key::ApiKey],
+        "named_overflow" => &[Key::Context],
+        "named_cut" if stream => &[Key::Continue, Key::SameTarget],
+        "named_cut" => &[Key::SameTarget],
+        "both_503" | "both_empty" | "both_html" => &[Key::Message, Key::MaxAttempts, Key::SameTarget],
+        "refused" | "named_refused" | "reset_at_once" | "named_reset_at_once" => &[Key::SameTarget, Key::Row],
+        "late_answer" => &[Key::Attempt],
+        "outage_503" | "outage_refused" | "outage_silent" => &[Key::Row, Key::Open],
+        _ => &[],
+    }
 }
 
 fn of(fault: Fault) -> Target {
@@ -226,7 +255,7 @@ fn addresses(form: Form, dialect: Dialect) -> Vec<Case> {
 }
 
 /// Deadline, effects, and the answer that comes late.
-fn budgets(form: Form, dialect: Dialect) -> Vec<Case> {
+fn limits(form: Form, dialect: Dialect) -> Vec<Case> {
     let mut all = Vec::new();
     let hang = Expect {
         within: Duration::from_millis(900),
