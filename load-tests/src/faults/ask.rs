@@ -19,6 +19,8 @@ pub struct Got {
     pub status: u16,
     /// `x-weir-model`, where there is one.
     pub answered_by: String,
+    /// `x-weir-cost-usd`, where there is one.
+    pub cost: Option<f64>,
     /// `retry-after` and `x-should-retry`.
     pub advice: (String, String),
     /// All text, in order.
@@ -77,6 +79,7 @@ pub async fn ask(client: &Client, case: &Case) -> Got {
         let mut answer = client.post_bytes("/v1/chat/completions", &headers, bytes).await?;
         got.status = answer.status();
         answer.header("x-weir-model").clone_into(&mut got.answered_by);
+        got.cost = answer.header("x-weir-cost-usd").parse().ok();
         got.advice = (
             answer.header("retry-after").to_owned(),
             answer.header("x-should-retry").to_owned(),

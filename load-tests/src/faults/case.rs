@@ -165,7 +165,7 @@ pub enum House {
     Curt,
     /// One try a request.
     OneTry,
-    /// Repeats are a tenth of first tries, and no breaker steps in.
+    /// Repeats are a tenth of first tries, the backoff goes on to a second, and no breaker steps in.
     Thrifty,
 }
 
@@ -336,11 +336,16 @@ impl Case {
     /// Another gateway stands in front of the one that is tried.
     pub fn put_behind_another(&mut self) {
         self.fronted = true;
+        // To the one in front a 500 is a provider's fault, whoever worded it.
+        if matches!(self.expect.caller, Caller::PassedOn(500, _)) {
+            self.expect.caller = Caller::Error(vec![502]);
+        }
         // A true retry-after is waited for by each of the two, which doubles the tries and not their rate.
         if matches!(&self.expect.caller, Caller::Error(statuses) if statuses.contains(&429)) {
             for calls in [&mut self.expect.first, &mut self.expect.second] {
                 *calls = *calls.start()..=calls.end() * 2;
             }
+            self.expect.within = self.expect.within.max(IN_TIME);
         }
     }
 

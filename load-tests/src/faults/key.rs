@@ -52,7 +52,7 @@ keys! {
     ApiKey "providers.NAME.api_key" None,
         "the key that the provider refuses: mend it, and load the plan again";
     FirstToken "timeouts.first_token_ms" Some("turned_first_token"),
-        "how long the first words of a stream may take";
+        "how long the first words of a stream may take; later, how long it may say nothing but that it lives";
     Idle "timeouts.idle_ms" Some("turned_idle"),
         "how long a stream may be silent after its first words";
     Attempt "timeouts.attempt_ms" Some("turned_attempt"),
@@ -63,8 +63,8 @@ keys! {
         "tries for one request, over all targets";
     SameTarget "retry.same_target" Some("turned_same_target"),
         "how often one target is tried again; 0: never";
-    Backoff "retry.backoff" None,
-        "the pause before a target is tried again, and how long a 429 holds a target that does not say when to come back";
+    Backoff "retry.backoff" Some("turned_backoff"),
+        "the pause before a target is tried again, and how long a 429 holds a target that does not say when to come back: longer each time";
     Budget "retry.budget" Some("turned_budget"),
         "second tries at one target, as a share of first tries: an outage is not multiplied";
     HonorRetryAfter "retry.honor_retry_after_ms" Some("turned_honor_retry_after"),

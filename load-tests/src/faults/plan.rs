@@ -9,6 +9,9 @@ use super::world::World;
 /// Clocks and budgets; `{listen}` and `{admin}` are filled in by whoever starts the gateway.
 const HEAD: &str = include_str!("../../data/faults-plan.toml");
 
+/// USD for a million tokens of input and of output, at every target.
+pub const PRICE: (f64, f64) = (1.0, 4.0);
+
 impl House {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Usual, Self::Curt, Self::OneTry, Self::Thrifty];
@@ -27,6 +30,10 @@ impl House {
                 (
                     "budget = { ratio = 1.0, min_per_second = 1_000 }\n",
                     "budget = { ratio = 0.1, min_per_second = 0 }\n",
+                ),
+                (
+                    "backoff = { base_ms = 20, max_ms = 100, jitter = true }\n",
+                    "backoff = { base_ms = 100, max_ms = 1_000, jitter = true }\n",
                 ),
                 (
                     "consecutive_failures = 5\n",
@@ -65,9 +72,11 @@ pub fn plan(house: House, cases: &[Case], world: &World) -> String {
             let place = place(case, target.at);
             let _ = write!(
                 out,
-                "[targets.{}]\nprovider = \"{place}-{kind}\"\nmodel = \"{}\"\nprice = {{ input = 1.0, output = 4.0 }}\n",
+                "[targets.{}]\nprovider = \"{place}-{kind}\"\nmodel = \"{}\"\nprice = {{ input = {:.1}, output = {:.1} }}\n",
                 case.target(at),
-                case.model(at)
+                case.model(at),
+                PRICE.0,
+                PRICE.1
             );
             if let Some(context) = target.context {
                 let _ = writeln!(out, "context = {context}");

@@ -20,6 +20,8 @@ pub(super) struct Target {
     latency_us: u64,
     observed: Time,
     held: Time,
+    /// Holds for a 429 without a word, one after the other.
+    limited: u32,
 }
 
 /// What a try holds.
@@ -161,6 +163,7 @@ impl<'a> Fleet<'a> {
         let t = &mut self.targets[leave.target];
         if sign == Sign::Good && !leave.content {
             leave.content = true;
+            t.limited = 0;
             let age = now.since(t.observed);
             let seen = u64::try_from(now.since(leave.began).as_micros()).unwrap_or(u64::MAX);
             t.latency_us = balance::peak_ewma(t.latency_us, seen, age);
@@ -175,9 +178,11 @@ impl<'a> Fleet<'a> {
 
     /// What its end means for everyone.
     pub fn heed(&mut self, target: usize, end: &Graded, now: Time) {
-        if let Some(pause) = end.hold(self.plan.retry.backoff_base) {
-            let held = &mut self.targets[target].held;
-            *held = (*held).max(now + pause);
+        let t = &mut self.targets[target];
+        // Those that come while it is held belong to the same hold.
+        t.limited += u32::from(end.is_wordless_limit() && t.held <= now);
+        if let Some(pause) = end.hold(self.plan.retry.step(t.limited.saturating_sub(1))) {
+            t.held = t.held.max(now + pause);
         }
     }
 

@@ -20,6 +20,10 @@ pub fn cases() -> Vec<Case> {
         // Where the prompt is too long for the first, the second takes more.
         let overflow = fault == Fault::ContextLength;
         first.context = overflow.then_some(8_000);
+        if fault == Fault::PingsBetween {
+            // Longer than `idle_ms`, shorter than this.
+            first.lines = "timeouts = { first_token_ms = 3_000 }";
+        }
         let second = Target {
             context: overflow.then_some(128_000),
             ..Target::healthy()
@@ -39,9 +43,11 @@ fn expected(fault: Fault, form: Form, dialect: Dialect) -> Option<Expect> {
     let join = |first| Expect::new(Caller::Joined, first, 0..=2);
     Some(match fault {
         // Held back: somebody else can be called, so nobody waits.
-        Fault::RateLimited | Fault::RateLimitedMs | Fault::RateLimitedBare | Fault::RateLimitInBand => {
-            Expect::second(1..=1)
-        }
+        Fault::RateLimited
+        | Fault::RateLimitedMs
+        | Fault::RateLimitedDate
+        | Fault::RateLimitedBare
+        | Fault::RateLimitInBand => Expect::second(1..=1),
         // Worth one more try at the same target, then elsewhere.
         Fault::ServerError
         | Fault::Unavailable
@@ -81,11 +87,11 @@ fn expected(fault: Fault, form: Form, dialect: Dialect) -> Option<Expect> {
             first_ends: Some(Ended::ClientLeft),
             ..Expect::second(1..=1)
         },
-        Fault::Stall if stream => Expect {
+        Fault::Stall | Fault::PingsMidStream if stream => Expect {
             first_ends: Some(Ended::ClientLeft),
             ..join(1..=1)
         },
-        Fault::Stall => Expect {
+        Fault::Stall | Fault::PingsMidStream => Expect {
             first_ends: Some(Ended::ClientLeft),
             ..Expect::second(1..=1)
         },
@@ -115,7 +121,12 @@ fn expected(fault: Fault, form: Form, dialect: Dialect) -> Option<Expect> {
         // All of the events came before the bytes that did not; of a whole answer nobody knows.
         Fault::LengthTooLong if stream => Expect::first(),
         Fault::LengthTooLong => Expect::second(TWICE),
-        Fault::FinishWithoutDone | Fault::Crlf | Fault::BareCr | Fault::Comments | Fault::MultiLine
+        Fault::FinishWithoutDone
+        | Fault::PingsBetween
+        | Fault::Crlf
+        | Fault::BareCr
+        | Fault::Comments
+        | Fault::MultiLine
             if !stream =>
         {
             return None;
@@ -128,6 +139,7 @@ fn expected(fault: Fault, form: Form, dialect: Dialect) -> Option<Expect> {
         },
         // A habit, not a fault.
         Fault::FinishWithoutDone
+        | Fault::PingsBetween
         | Fault::Http10
         | Fault::ByteChunks
         | Fault::SplitWrites
@@ -150,7 +162,7 @@ fn keys(fault: Fault, form: Form) -> &'static [Key] {
     const CUT: &[Key] = &[Key::Continue, Key::ContinueMs, Key::SameTarget, Key::Budget];
     let stream = form == Form::Stream;
     match fault {
-        Fault::RateLimited | Fault::RateLimitedMs => &[Key::Tiers],
+        Fault::RateLimited | Fault::RateLimitedMs | Fault::RateLimitedDate => &[Key::Tiers],
         Fault::RateLimitedBare | Fault::RateLimitInBand => &[Key::Backoff],
         Fault::ServerError
         | Fault::Unavailable
@@ -185,7 +197,9 @@ fn keys(fault: Fault, form: Form) -> &'static [Key] {
             Form::Whole => &[Key::Attempt],
         },
         Fault::Stall if stream => &[Key::Idle, Key::Continue, Key::ContinueMs],
-        Fault::Stall => &[Key::Attempt],
+        Fault::PingsMidStream if stream => &[Key::FirstToken, Key::Idle, Key::Continue, Key::ContinueMs],
+        Fault::PingsBetween => &[Key::FirstToken, Key::Idle],
+        Fault::Stall | Fault::PingsMidStream => &[Key::Attempt],
         Fault::LengthTooLong if stream => &[],
         Fault::Cut
         | Fault::CleanEnd

@@ -42,7 +42,9 @@ fn keys(name: &str, form: Form) -> &'static [Key] {
         "named_503" => &[Key::Tiers, Key::SameTarget, Key::Budget],
         "named_hang" | "both_hang" | "deaf" | "named_deaf" if stream => &[Key::FirstToken],
         "named_hang" | "both_hang" | "deaf" | "named_deaf" => &[Key::Attempt],
-        "named_429_once" | "named_429" | "both_429" => &[Key::HonorRetryAfter],
+        "named_429_once" | "named_429_ms_once" | "named_429_date_once" | "named_429" | "both_429" => {
+            &[Key::HonorRetryAfter]
+        }
         "named_401" => &[Key::ApiKey],
         "named_overflow" => &[Key::Context],
         "named_cut" if stream => &[Key::Continue, Key::SameTarget],
@@ -50,6 +52,7 @@ fn keys(name: &str, form: Form) -> &'static [Key] {
         "both_503" | "both_empty" | "both_html" => &[Key::Message, Key::MaxAttempts, Key::SameTarget],
         "refused" | "named_refused" | "reset_at_once" | "named_reset_at_once" => &[Key::SameTarget, Key::Row],
         "late_answer" => &[Key::Attempt],
+        "storm_429_bare" => &[Key::Backoff],
         "outage_503" | "outage_refused" | "outage_silent" => &[Key::Row, Key::Open],
         _ => &[],
     }
@@ -106,6 +109,25 @@ fn named(form: Form, dialect: Dialect) -> Vec<Case> {
         "named_429_once",
         "429 with retry-after once: the wait is kept",
         once(Fault::RateLimited),
+        Expect {
+            gap: Duration::from_millis(990),
+            ..again()
+        },
+    );
+    add(
+        "named_429_ms_once",
+        "429 with retry-after-ms: 300 once: the wait is kept, and is no whole second",
+        once(Fault::RateLimitedMs),
+        Expect {
+            gap: Duration::from_millis(290),
+            within: Duration::from_millis(900),
+            ..again()
+        },
+    );
+    add(
+        "named_429_date_once",
+        "429 with retry-after as a date once: the wait is kept",
+        once(Fault::RateLimitedDate),
         Expect {
             gap: Duration::from_millis(990),
             ..again()
@@ -354,6 +376,14 @@ fn over_time(form: Form) -> Vec<Case> {
             usage: super::super::case::Usage::True,
             ..either(1..=4)
         },
+    );
+    add(
+        "storm_429_bare",
+        "429 without a word for three seconds under load: asked again after a step of the backoff each time (here 100 ms at \
+         most)",
+        Play::Series(3_000),
+        of(Fault::RateLimitedBare),
+        either(1..=33),
     );
     let slow = Target::that(Behaviour {
         token_ms: Some(60),

@@ -177,6 +177,17 @@ fn houses(case: Make<'_>) -> Vec<Case> {
         },
     );
     budget.play = Play::Count(100);
+    // After 100, 300 and 700 ms, then once a second; the usual plan's steps end at 100 ms.
+    let mut backoff = case(
+        Key::Backoff,
+        "429 without a word for three seconds under load, and `backoff = { base_ms = 100, max_ms = 1_000 }`: ever less often",
+        of(Fault::RateLimitedBare),
+        Expect {
+            then: None,
+            ..Expect::new(Caller::Whole(By::Either), 4..=7, 0..=usize::MAX)
+        },
+    );
+    backoff.play = Play::Series(3_000);
     let mut breaker = case(
         Key::Row,
         "503 for two seconds under load, and `consecutive_failures = 2`: then probes",
@@ -192,6 +203,7 @@ fn houses(case: Make<'_>) -> Vec<Case> {
         at(House::Curt, alone(honor)),
         at(House::OneTry, attempts),
         at(House::Thrifty, budget),
+        at(House::Thrifty, backoff),
         at(House::Curt, breaker),
     ]
 }
