@@ -31,6 +31,8 @@ pub struct TargetState {
     usual_answer: AtomicU32,
     /// Held back for everyone until then, and why; 0: not held. See [`packed`].
     held: AtomicU64,
+    /// Holds for a 429 without a word, one after the other; see [`TargetState::limited`].
+    limited: AtomicU32,
     /// Off because of what it answered (401, quota, unknown model).
     off: ArcSwapOption<Box<str>>,
     /// What an operator said: see [`Wish`].
@@ -155,6 +157,9 @@ impl TargetState {
     }
 
     fn told(&self, pass: &mut Pass, sign: Sign, now: Time) -> Option<Change> {
+        if sign == Sign::Good && self.limited.load(Ordering::Relaxed) > 0 {
+            self.limited.store(0, Ordering::Relaxed);
+        }
         let mut guarded = self.lock();
         let Guarded { config, breaker } = &mut *guarded;
         let change = breaker.told(config, pass, sign, now)?;
@@ -249,6 +254,7 @@ impl TargetState {
         if wish == Wish::On {
             self.off.store(None);
             self.held.store(0, Ordering::Relaxed);
+            self.limited.store(0, Ordering::Relaxed);
             self.lock().breaker.forgive();
             self.stirred.store(false, Ordering::Relaxed);
         }
@@ -266,6 +272,16 @@ impl TargetState {
     /// Holds the target back for everyone until `until`; a longer hold stands, with its own reason.
     pub fn hold(&self, until: Time, why: Hold) {
         self.held.fetch_max(packed(until, why), Ordering::Relaxed);
+    }
+
+    /// It is limited, and does not say until when: how many holds for that came before this one, without a good answer in
+    /// between. Those that come while it is held belong to the same hold.
+    pub fn limited(&self, now: Time) -> u32 {
+        let (until, _) = unpacked(self.held.load(Ordering::Relaxed));
+        if until > now {
+            return self.limited.load(Ordering::Relaxed).saturating_sub(1);
+        }
+        self.limited.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Takes it out of every cascade until the plan is loaded again: key, account or name must be mended by a person.
@@ -386,6 +402,19 @@ mod tests {
         };
         assert_eq!(state.usable(at(4_000)), longer);
         assert_eq!(state.usable(at(5_000)), Usable::Yes);
+    }
+
+    #[test]
+    fn holds_without_a_word_are_counted_until_a_good_answer() {
+        let state = Arc::new(TargetState::default());
+        assert_eq!(state.limited(at(1_000)), 0);
+        state.hold(at(1_100), Hold::Limited);
+        // Two tries that ran beside the first.
+        assert_eq!((state.limited(at(1_050)), state.limited(at(1_060))), (0, 0));
+        assert_eq!(state.limited(at(1_100)), 1);
+        assert_eq!(state.limited(at(1_300)), 2);
+        state.begin(at(1_400)).unwrap().told(Sign::Good, at(1_400));
+        assert_eq!(state.limited(at(1_500)), 0);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Got {
     pub answered_by: String,
     /// `x-weir-degraded`, where there is one.
     pub degraded: String,
+    /// `x-weir-cost-usd`, where there is one.
+    pub cost: Option<f64>,
     /// `retry-after` and `x-should-retry`.
     pub advice: (String, String),
     /// All text, in order.
@@ -77,6 +79,7 @@ pub async fn ask(client: &Client, body: Bytes, headers: &HeaderMap, patience: Du
         answer.header("x-request-id").clone_into(&mut got.id);
         answer.header("x-weir-model").clone_into(&mut got.answered_by);
         answer.header("x-weir-degraded").clone_into(&mut got.degraded);
+        got.cost = answer.header("x-weir-cost-usd").parse().ok();
         got.advice = (
             answer.header("retry-after").to_owned(),
             answer.header("x-should-retry").to_owned(),

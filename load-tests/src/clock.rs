@@ -12,10 +12,15 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Seconds since 1970, for reports that people compare later.
+/// The time of day, for headers that hold a date.
 #[allow(clippy::disallowed_methods, reason = "this is the one place")]
-pub fn wall_s() -> u64 {
+pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// Seconds since 1970, for reports that people compare later.
+pub fn wall_s() -> u64 {
+    wall()
         .duration_since(UNIX_EPOCH)
         .unwrap_or(Duration::ZERO)
         .as_secs()

@@ -55,7 +55,8 @@ async fn a_bare_forwarder_passes_habits_and_fails_faults() {
     assert_eq!(cases.len(), FAULTS.len() + HABITS.len());
     let world = Arc::new(World::start(&cases).unwrap());
     let forwarder = Forwarder::start(&cases, &world).await.unwrap();
-    let table = faults::run("bare forwarder", &forwarder.url(), &cases, &world, 64, |_| {})
+    let doors = faults::one_door(&forwarder.url());
+    let table = faults::run("bare forwarder", &doors, &cases, &world, 64, |_| {})
         .await
         .unwrap();
     let found: BTreeMap<&str, String> = table

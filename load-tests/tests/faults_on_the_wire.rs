@@ -26,10 +26,15 @@ async fn provider() -> Provider {
         .unwrap()
 }
 
+#[allow(clippy::disallowed_methods, reason = "only compared with a date in a header")]
+fn wall() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
+
 /// A status with words of the dialect.
 async fn a_status(line: &mut Line, fault: Fault, anthropic: bool) {
     let (status, openai_code, anthropic_type) = match fault {
-        Fault::RateLimited | Fault::RateLimitedMs | Fault::RateLimitedBare => {
+        Fault::RateLimited | Fault::RateLimitedMs | Fault::RateLimitedDate | Fault::RateLimitedBare => {
             (429, "rate_limit_exceeded", "rate_limit_error")
         }
         Fault::ServerError => (500, "server_error", "api_error"),
@@ -55,7 +60,18 @@ async fn a_status(line: &mut Line, fault: Fault, anthropic: bool) {
     assert_eq!(line.status(), status, "{}", fault.name());
     let word = if anthropic { anthropic_type } else { openai_code };
     assert!(line.text().contains(word), "{}: {}", fault.name(), line.text());
-    let waits = (line.header("retry-after"), line.header("retry-after-ms"));
+    let mut waits = (line.header("retry-after"), line.header("retry-after-ms"));
+    if fault == Fault::RateLimitedDate {
+        let date = waits.0.take().expect("a date");
+        let ahead = httpdate::parse_http_date(&date)
+            .unwrap()
+            .duration_since(wall())
+            .unwrap();
+        assert!(
+            ahead.as_secs_f64() > 0.5 && ahead.as_secs_f64() <= 2.0,
+            "{date}: {ahead:?}"
+        );
+    }
     let expected = match fault {
         Fault::RateLimited => (Some("1".into()), None),
         Fault::RateLimitedMs => (None, Some("300".into())),
@@ -168,6 +184,7 @@ async fn a_habit(line: &mut Line, fault: Fault, form: Form, anthropic: bool) {
                 Fault::BareCr => "}\r\r",
                 Fault::Comments => ": keep-alive\n\nid: 7\nretry: 3000\n\n",
                 Fault::MultiLine => ",\ndata: \"",
+                Fault::PingsBetween => ping(anthropic),
                 other => panic!("{} is not looked at", other.name()),
             };
             assert!(text.contains(mark), "{name}: {text}");
@@ -245,6 +262,15 @@ async fn broken_in_the_middle(line: &mut Line, fault: Fault, form: Form, anthrop
     }
 }
 
+/// A sign of life in the dialect.
+fn ping(anthropic: bool) -> &'static str {
+    if anthropic {
+        "event: ping\ndata: {\"type\": \"ping\"}\n\n"
+    } else {
+        ": keep-alive\n\n"
+    }
+}
+
 /// Something comes, or nothing, and then silence until we go.
 async fn silent(provider: &Provider, mut line: Line, fault: Fault, form: Form, anthropic: bool) {
     let model = format!("fault-{}", fault.name());
@@ -270,21 +296,22 @@ async fn silent(provider: &Provider, mut line: Line, fault: Fault, form: Form, a
             line.until(begun).await;
             assert_eq!(line.said(form, anthropic), "");
         }
-        (Fault::PingsOnly, Stream) => {
-            let ping = if anthropic {
-                "event: ping\ndata: {\"type\": \"ping\"}\n\n"
+        (Fault::PingsOnly | Fault::PingsMidStream, Stream) => {
+            let words = if fault == Fault::PingsOnly {
+                ""
             } else {
-                ": keep-alive\n\n"
+                "one two three four"
             };
-            line.until(ping).await;
+            line.until(ping(anthropic)).await;
+            assert_eq!(line.said(form, anthropic).trim_end(), words);
             line.got.clear();
-            line.until(ping).await;
+            line.until(ping(anthropic)).await;
         }
         (Fault::RoleOnly | Fault::PingsOnly, Whole) => {
             line.until("\r\n\r\n").await;
             assert_eq!((line.status(), line.body().len()), (200, 0));
         }
-        (Fault::Stall, _) => {
+        (Fault::Stall | Fault::PingsMidStream, _) => {
             came(4).await;
             let part = if form == Stream { "four" } else { "{\"" };
             line.until(part).await;
@@ -343,6 +370,7 @@ async fn look(provider: &Provider, fault: Fault, form: Form, anthropic: bool) {
     match fault {
         Fault::RateLimited
         | Fault::RateLimitedMs
+        | Fault::RateLimitedDate
         | Fault::RateLimitedBare
         | Fault::ServerError
         | Fault::Unavailable
@@ -407,6 +435,7 @@ async fn look(provider: &Provider, fault: Fault, form: Form, anthropic: bool) {
         | Fault::RoleOnly
         | Fault::PingsOnly
         | Fault::Stall
+        | Fault::PingsMidStream
         | Fault::Drip
         | Fault::LengthTooShort => silent(provider, line, fault, form, anthropic).await,
         Fault::ResetBeforeHead
@@ -415,8 +444,10 @@ async fn look(provider: &Provider, fault: Fault, form: Form, anthropic: bool) {
         | Fault::Goaway
         | Fault::Garbage => headless(&mut line, fault).await,
         // These change how events are written, and a whole answer has none.
-        Fault::Crlf | Fault::BareCr | Fault::Comments | Fault::MultiLine if form == Whole => {}
-        Fault::Crlf
+        Fault::Crlf | Fault::BareCr | Fault::Comments | Fault::MultiLine | Fault::PingsBetween
+            if form == Whole => {}
+        Fault::PingsBetween
+        | Fault::Crlf
         | Fault::BareCr
         | Fault::Comments
         | Fault::MultiLine

@@ -307,13 +307,19 @@ impl CallerFault {
 
 impl Graded {
     /// How long the target is held back for everyone: `retry-after` wherever a fault of the target came with one; a 429
-    /// without it holds for one backoff step.
+    /// without it holds for one backoff step ([`Graded::is_wordless_limit`] counts which).
     pub fn hold(&self, backoff_step: Duration) -> Option<Duration> {
         match self.outcome {
             Outcome::TargetFault(TargetFault::RateLimited) => Some(self.retry_after.unwrap_or(backoff_step)),
             Outcome::TargetFault(TargetFault::Overloaded | TargetFault::ServerError) => self.retry_after,
             _ => None,
         }
+    }
+
+    /// A 429 that does not say when to come back. When one follows another, each holds for the backoff's next step: who is
+    /// limited for ever is asked ever less often, and providers count the refused too.
+    pub fn is_wordless_limit(&self) -> bool {
+        self.outcome == Outcome::TargetFault(TargetFault::RateLimited) && self.retry_after.is_none()
     }
 
     /// What a hold by [`Graded::hold`] is told as.

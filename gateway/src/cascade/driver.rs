@@ -572,7 +572,12 @@ impl Driver {
         // Our own queue refuses one caller (whose patience is shorter than the wait); what it can do for others it tells
         // by its signals.
         let own_queue = error.fault() == Fault::QueueFull;
-        if let Some(pause) = end.hold(self.work.plan.retry.backoff_base).filter(|_| !own_queue) {
+        let before = if end.is_wordless_limit() {
+            to.state.limited(now)
+        } else {
+            0
+        };
+        if let Some(pause) = end.hold(self.work.plan.retry.step(before)).filter(|_| !own_queue) {
             to.state.hold(now + pause, end.hold_why());
         }
         if end.outcome.advice().target_off && to.state.switch_off(error.detail()) {
@@ -865,7 +870,8 @@ impl Driver {
         }
     }
 
-    /// Streams, from their first content on: when the upstream's silence is too long. Counted only while we listen: after
+    /// Streams, from their first content on: when the upstream's silence is too long, or when all that it says is that it
+    /// lives. Counted only while we listen: after
     /// a pause in which the caller took nothing and nobody polled, silence begins anew.
     fn idle_at(&mut self, now: Time) -> Option<Time> {
         if !self.work.call.stream {
@@ -875,11 +881,10 @@ impl Driver {
             .tries
             .iter_mut()
             .find(|r| r.first_content.is_some() && !r.is_whole())?;
-        let idle = self.work.idle(run.target);
         if self.armed_at != Time::NEVER && now.since(self.armed_at) > LATE {
-            run.last_frame = now;
+            (run.last_frame, run.last_words) = (now, now);
         }
-        Some(run.last_frame + idle)
+        Some(silent_at(&self.work, run))
     }
 
     fn rang(&mut self, now: Time) {
@@ -891,15 +896,20 @@ impl Driver {
             self.work.call.stream
                 && run.first_content.is_some()
                 && !run.is_whole()
-                && now >= run.last_frame + self.work.idle(run.target)
+                && now >= silent_at(&self.work, run)
         });
         if let Some(run) = silent {
             let id = run.id;
-            let idle = self.work.idle(run.target);
-            let error = AttemptError::new(
-                Fault::Timeout(TryClock::Idle),
-                format!("nothing came for {} ms (idle_ms)", idle.as_millis()),
-            );
+            let (idle, wordless) = (self.work.idle(run.target), self.work.wordless(run.target));
+            let detail = if now >= run.last_frame + idle {
+                format!("nothing came for {} ms (idle_ms)", idle.as_millis())
+            } else {
+                format!(
+                    "nothing but signs of life came for {} ms (first_token_ms)",
+                    wordless.as_millis()
+                )
+            };
+            let error = AttemptError::new(Fault::Timeout(TryClock::Idle), detail);
             self.broke(id, error.sent(), now);
         }
     }
@@ -917,6 +927,12 @@ fn hedged(setup: &mut Setup, work: &Work) {
         let to = work.targets.get(slot.target.index()).filter(|_| remote);
         slot.hedge_after = to.and_then(|to| to.state.slow_after(setup.stream, hedge.after_quantile));
     }
+}
+
+/// When a stream that says nothing more has been silent for too long.
+fn silent_at(work: &Work, run: &Running) -> Time {
+    let silence = run.last_frame + work.idle(run.target);
+    silence.min(run.last_words + work.wordless(run.target))
 }
 
 /// What a try says of its target, to the target's breaker.

@@ -99,7 +99,17 @@ pub struct Work {
 impl Work {
     /// How long a stream of this target may be silent: `idle_ms`, or what the caller's client would bear if that is less.
     fn idle(&self, target: TargetId) -> Duration {
-        let own = self.plan.target(target).timeouts.idle;
+        self.borne(self.plan.target(target).timeouts.idle)
+    }
+
+    /// How long it may say nothing but that it lives. That is no silence, but nothing that the caller gets either: it has
+    /// as long as for its first words.
+    fn wordless(&self, target: TargetId) -> Duration {
+        let timeouts = &self.plan.target(target).timeouts;
+        self.borne(timeouts.idle.max(timeouts.first_token))
+    }
+
+    fn borne(&self, own: Duration) -> Duration {
         self.silence.map_or(own, |announced| announced.min(own))
     }
 }

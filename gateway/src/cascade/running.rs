@@ -84,6 +84,8 @@ pub struct Running {
     pub first_content: Option<Time>,
     /// The last frame of any kind; the idle clock counts from here.
     pub last_frame: Time,
+    /// The last that was more than a sign of life.
+    pub last_words: Time,
     /// What the checks and the accounts know of its answer.
     pub watch: Watch,
     /// Allow-listed headers of the provider.
@@ -130,6 +132,7 @@ impl Running {
             began: now,
             first_content: None,
             last_frame: now,
+            last_words: now,
             watch,
             headers: HeaderMap::new(),
             status: None,
@@ -180,7 +183,7 @@ impl Running {
                     self.headers = reply.headers;
                     self.reused = reply.reused;
                     self.redialled = reply.redialled;
-                    self.last_frame = now;
+                    (self.last_frame, self.last_words) = (now, now);
                     self.phase = Phase::Reading(reply.body);
                     Poll::Ready(Said::Accepted)
                 }
@@ -189,6 +192,9 @@ impl Running {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => {
                     self.last_frame = now;
+                    if frame.events.iter().any(|e| *e != Event::Ping) {
+                        self.last_words = now;
+                    }
                     if frame.is_done() {
                         // Dropping the body gives the connection back to its pool.
                         self.phase = Phase::Whole;

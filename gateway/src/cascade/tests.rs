@@ -857,6 +857,43 @@ async fn signs_of_life_do_not_move_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_may_live_without_words_for_as_long_as_its_first_ones_may_take() {
+    let text = format!(
+        "{}\n[timeouts]\nfirst_token_ms = 60_000\nidle_ms = 30_000",
+        never()
+    );
+    let ping = |script: Script| {
+        script
+            .wait(Duration::from_secs(20))
+            .act(crate::providers::fake::Act::Say(vec![Event::Ping]))
+    };
+    // Forty seconds of them are borne, though `idle_ms` is thirty.
+    let goes_on = ping(ping(Script::new().begin("m").text("Hel")))
+        .text("lo")
+        .stop()
+        .usage(3, 5)
+        .done();
+    let world = World::new(&text, vec![goes_on], vec![]);
+    let (_, driver) = stream(run(world.work(STREAM)).await.unwrap());
+    let (bytes, error, _) = drain(driver).await;
+    assert!(error.is_none());
+    assert_eq!(said(&bytes), ("Hello".to_owned(), true));
+    // For ever they are not.
+    let for_ever = (0..500).fold(Script::new().begin("m").text("Hel"), |s, _| ping(s));
+    let world = World::new(&text, vec![for_ever], vec![]);
+    let (_, driver) = stream(run(world.work(STREAM)).await.unwrap());
+    let before = world.clock.now();
+    let (_, error, account) = drain(driver).await;
+    let words = "nothing but signs of life came for 60000 ms";
+    assert!(error.unwrap().message().contains(words));
+    assert_eq!(world.clock.now().since(before).as_secs(), 60);
+    assert_eq!(
+        account.attempts.first().unwrap().fault.as_deref(),
+        Some("idle_timeout")
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_the_caller_has_not_taken_is_not_read_from_the_target() {
     let script = (0..10).fold(Script::new().begin("m"), |s, i| s.text(&format!("piece {i}. ")));
     let world = World::new(PLAN, vec![script.stop().usage(3, 5).done()], vec![]);

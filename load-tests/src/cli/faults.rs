@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{Done, Progress, Stop};
 use crate::client::Client;
 use crate::clock::now;
-use crate::faults::{self, Case, Dialect, Forwarder, Outcome, Table, World};
+use crate::faults::{self, Case, Dialect, Doors, Forwarder, House, Outcome, Table, World};
 use crate::gateway::{self, Gateway, Home};
 
 /// So many cases must fail behind a bare forwarder, or the wall is none.
@@ -23,9 +23,11 @@ const LOADED: Duration = Duration::from_secs(600);
 #[command(after_help = "Example:
   load-tests faults
   load-tests faults --only cut --only hang
+  load-tests faults --markdown     # the tables of docs/faults.md, and which of their rows do not hold
   load-tests faults --target http://127.0.0.1:8080 --write-plan routing.toml   # and let the gateway load it: SIGHUP, or start it
 
-Without --target it starts the gateway itself. The providers are scripted and always its own, on new ports each time: a
+Without --target it starts the gateway itself, and a few more for cases that turn a key of the whole plan; with --target
+those cases are left out. The providers are scripted and always its own, on new ports each time: a
 running gateway needs the plan that is printed (or written by --write-plan), and is waited for until it has it. Exit 1 when a case fails, or when a bare forwarder
 does not fail.")]
 pub struct Args {
@@ -48,19 +50,33 @@ pub struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     hops: u8,
     /// Print both tables as one JSON line on stdout.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "markdown")]
     json: bool,
+    /// Print what each fault comes to, for people: the tables of docs/faults.md. Rows that failed in this run say so.
+    #[arg(long)]
+    markdown: bool,
 }
 
-/// The gateway that is tried, and what must live as long as it.
+/// The gateways that are tried, and what must live as long as they.
+#[derive(Default)]
 struct Tried {
-    url: String,
+    doors: Doors,
     gateways: Vec<Gateway>,
 }
 
 pub async fn run(a: Args) -> Done {
     let mut cases = faults::all();
     cases.retain(|c| a.only.is_empty() || a.only.iter().any(|o| c.name.contains(o.as_str())));
+    if a.target.is_some() {
+        let all = cases.len();
+        cases.retain(|c| c.house == House::Usual);
+        if cases.len() < all {
+            eprintln!(
+                "{} cases need a plan of their own and are left out",
+                all - cases.len()
+            );
+        }
+    }
     if a.hops == 2 {
         cases.iter_mut().for_each(Case::put_behind_another);
     }
@@ -77,7 +93,7 @@ pub async fn run(a: Args) -> Done {
         ended += 1;
         progress.show(&format!("{ended} of {total}: {}", o.case));
     };
-    let ours = faults::run("gateway", &tried.url, &cases, &world, a.width, &mut show)
+    let ours = faults::run("gateway", &tried.doors, &cases, &world, a.width, &mut show)
         .await
         .map_err(Stop::Absent)?;
     progress.end();
@@ -91,12 +107,12 @@ pub async fn run(a: Args) -> Done {
         true => None,
         false => Some(naive(&cases, a.width).await?),
     };
-    report(&a, &ours, naive.as_ref())
+    report(&a, &cases, &ours, naive.as_ref())
 }
 
 async fn tried(a: &Args, cases: &[Case], world: &World) -> Result<Tried, Stop> {
-    let plan = faults::plan(cases, world);
     if let Some(url) = &a.target {
+        let plan = faults::plan(House::Usual, cases, world);
         let text = plan
             .replace(
                 "{listen}",
@@ -111,23 +127,28 @@ async fn tried(a: &Args, cases: &[Case], world: &World) -> Result<Tried, Stop> {
         eprintln!("Waiting until the gateway at {url} has loaded this plan ...");
         loaded(url, world).await?;
         return Ok(Tried {
-            url: url.clone(),
+            doors: faults::one_door(url),
             gateways: Vec::new(),
         });
     }
     let program = gateway::binary().map_err(|e| Stop::Absent(e.to_string()))?;
-    let behind = start(&program, plan).await?;
-    if a.hops == 1 {
-        return Ok(Tried {
-            url: behind.url().to_owned(),
-            gateways: vec![behind],
-        });
+    let mut tried = Tried::default();
+    for house in House::ALL {
+        if cases.iter().all(|c| c.house != house) {
+            continue;
+        }
+        let behind = start(&program, faults::plan(house, cases, world)).await?;
+        let mut url = behind.url().to_owned();
+        // What stands in front is stopped first.
+        tried.gateways.insert(0, behind);
+        if a.hops == 2 {
+            let front = start(&program, faults::front_plan(house, cases, &url)).await?;
+            front.url().clone_into(&mut url);
+            tried.gateways.insert(0, front);
+        }
+        tried.doors.insert(house, url);
     }
-    let front = start(&program, faults::front_plan(cases, behind.url())).await?;
-    Ok(Tried {
-        url: front.url().to_owned(),
-        gateways: vec![front, behind],
-    })
+    Ok(tried)
 }
 
 /// Waits until a gateway knows the names of this very run.
@@ -178,7 +199,7 @@ async fn naive(cases: &[Case], width: usize) -> Result<Table, Stop> {
     // It waits where it waits: all at once.
     faults::run(
         "bare forwarder",
-        &forwarder.url(),
+        &faults::one_door(&forwarder.url()),
         &cases,
         &world,
         width * 8,
@@ -188,8 +209,11 @@ async fn naive(cases: &[Case], width: usize) -> Result<Table, Stop> {
     .map_err(Stop::Absent)
 }
 
-fn report(a: &Args, ours: &Table, naive: Option<&Table>) -> Done {
-    if a.json {
+fn report(a: &Args, cases: &[Case], ours: &Table, naive: Option<&Table>) -> Done {
+    if a.markdown {
+        print!("{}", faults::page(cases, Some(ours)));
+        eprint!("{}", ours.complaints());
+    } else if a.json {
         println!("{}", json!({"gateway": ours, "bare_forwarder": naive}));
     } else {
         print!("{}", ours.print(naive));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::key::Key;
 use crate::provider::{Behaviour, Ended, State, fnv1a, generate_text};
 
 /// A stream, or a whole answer.
@@ -57,6 +58,8 @@ pub struct Target {
     pub prefill: bool,
     /// The plan's context length.
     pub context: Option<u32>,
+    /// Further lines of the plan for it.
+    pub lines: &'static str,
 }
 
 impl Target {
@@ -122,10 +125,48 @@ pub enum Play {
     Once,
     /// Requests one after the other for so many milliseconds; the expectation is about all of them together.
     Series(u64),
+    /// So many requests one after the other; the expectation is about all of them together.
+    Count(usize),
     /// The first target's provider is in this state for so many milliseconds while requests go on, then healthy.
     Outage(State, u64),
     /// The caller leaves after so many tokens, 0 meaning before the head.
     Leave(usize),
+}
+
+/// What kind of trouble a case is: a table of the page `docs/faults.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Chapter {
+    /// One fault at the first target of a route whose second is healthy.
+    OneFault,
+    /// The caller names the target.
+    Named,
+    /// Both targets are at fault.
+    Both,
+    /// Nothing is at the address, or nothing hears.
+    Nowhere,
+    /// A stream that breaks, and who goes on with it.
+    Join,
+    /// Deadlines, effects, late answers.
+    Limits,
+    /// More than one request.
+    OverTime,
+    /// A key of the plan is turned.
+    Turned,
+}
+
+/// Which gateway plays a case: some keys of the plan are one for all of its routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum House {
+    /// The one with the plan as it is in `data/faults-plan.toml`.
+    #[default]
+    Usual,
+    /// No repeats at the same target, no wait for a provider's word, a breaker that opens at the second failure.
+    Curt,
+    /// One try a request.
+    OneTry,
+    /// Repeats are a tenth of first tries, the backoff goes on to a second, and no breaker steps in.
+    Thrifty,
 }
 
 /// What both sides must see.
@@ -161,6 +202,14 @@ pub struct Case {
     pub name: String,
     /// What happens, in a sentence.
     pub about: String,
+    /// Where it stands on the page.
+    pub chapter: Chapter,
+    /// Keys of the plan that change what comes of it.
+    pub keys: Vec<Key>,
+    /// Who plays it.
+    pub house: House,
+    /// Further lines of the plan for its route.
+    pub lines: &'static str,
     /// Stream or whole.
     pub form: Form,
     /// What the providers speak.
@@ -234,6 +283,10 @@ impl Case {
         Self {
             name: name.to_owned(),
             about: about.to_owned(),
+            chapter: Chapter::OneFault,
+            keys: Vec::new(),
+            house: House::Usual,
+            lines: "",
             form,
             dialect,
             first,
@@ -263,6 +316,15 @@ impl Case {
         }
     }
 
+    /// In this table of the page, with these keys.
+    pub fn told(self, chapter: Chapter, keys: &[Key]) -> Self {
+        Self {
+            chapter,
+            keys: keys.to_vec(),
+            ..self
+        }
+    }
+
     /// With another second target.
     pub fn with_second(self, second: Target) -> Self {
         Self {
@@ -274,11 +336,16 @@ impl Case {
     /// Another gateway stands in front of the one that is tried.
     pub fn put_behind_another(&mut self) {
         self.fronted = true;
+        // To the one in front a 500 is a provider's fault, whoever worded it.
+        if matches!(self.expect.caller, Caller::PassedOn(500, _)) {
+            self.expect.caller = Caller::Error(vec![502]);
+        }
         // A true retry-after is waited for by each of the two, which doubles the tries and not their rate.
         if matches!(&self.expect.caller, Caller::Error(statuses) if statuses.contains(&429)) {
             for calls in [&mut self.expect.first, &mut self.expect.second] {
                 *calls = *calls.start()..=calls.end() * 2;
             }
+            self.expect.within = self.expect.within.max(IN_TIME);
         }
     }
 

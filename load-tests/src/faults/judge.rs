@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::case::{By, Caller, Case, Form, Usage};
+use super::plan::PRICE;
 use crate::caller::{Got, lacking_keys};
 use crate::provider::{Ended, Entry};
 
@@ -220,6 +221,14 @@ fn usage(case: &Case, entry: &Entry, got: &Got, wrong: &mut Vec<String>) {
             truth.0, truth.1
         ));
     }
+    if let Some(cost) = got.cost.filter(|_| right && got.usage.0 > 0 && !case.fronted) {
+        // What failed before it is not billed.
+        let (input, output) = PRICE;
+        let owed = (prompt as f64 * input + completion as f64 * output) / 1e6;
+        if (cost - owed).abs() > 1e-9 {
+            wrong.push(format!("costs {cost} USD, not {owed}"));
+        }
+    }
 }
 
 /// Another tokenizer may be off by a half, but not by a factor of two.
@@ -405,6 +414,10 @@ mod tests {
             (wrong(&c, |g| g.ids.push("y".into())), "2 ids"),
             (wrong(&c, |g| g.usage = (1, 40, 4)), "usage 40 + 4, not 20 + 4"),
             (wrong(&c, |g| g.usage.0 = 2), "usage told 2 times"),
+            (
+                wrong(&c, |g| g.cost = Some(0.001)),
+                "costs 0.001 USD, not 0.000036",
+            ),
             (wrong(&c, |g| g.models = vec!["other".into()]), "answered, not"),
             (wrong(&c, |g| g.answered_by = "other".into()), "x-weir-model"),
             (wrong(&c, |g| g.took = Duration::from_secs(9)), "took 9000 ms"),

@@ -7,12 +7,16 @@ mod case;
 mod catalogue;
 mod forwarder;
 mod judge;
+mod key;
 mod outage;
+mod page;
 mod plan;
 mod play;
 mod table;
+mod words;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -21,28 +25,47 @@ use tokio::task::JoinSet;
 use crate::client::Client;
 use crate::clock::now;
 
-pub use case::{Case, Dialect, Form};
+pub use case::{Case, Dialect, Form, House};
 pub use catalogue::all;
 pub use forwarder::Forwarder;
+pub use key::Key;
+pub use page::{BRIEF, PAGE, Part, brief, page, put};
 pub use plan::{front_plan, mark, plan};
 pub use table::{Outcome, Table};
 pub use world::World;
 
-/// Plays all cases against a gateway, `width` at a time. `progress` is told of each that has ended.
+/// Where each house of these cases is.
+pub type Doors = BTreeMap<House, String>;
+
+/// One address for all houses.
+pub fn one_door(url: &str) -> Doors {
+    House::ALL
+        .into_iter()
+        .map(|house| (house, url.to_owned()))
+        .collect()
+}
+
+/// Plays all cases, each at its house, `width` at a time. `progress` is told of each that has ended.
 pub async fn run(
     who: &str,
-    url: &str,
+    doors: &Doors,
     cases: &[Case],
     world: &Arc<World>,
     width: usize,
     mut progress: impl FnMut(&Outcome),
 ) -> Result<Table, String> {
     let began = now();
-    let client = Client::new(url).map_err(|e| e.to_string())?;
+    let mut clients = BTreeMap::new();
+    for (house, url) in doors {
+        clients.insert(*house, Client::new(url).map_err(|e| e.to_string())?);
+    }
     let places = Arc::new(Semaphore::new(width.max(1)));
     let mut playing = JoinSet::new();
     for (at, case) in cases.iter().cloned().enumerate() {
-        let (world, client, places) = (world.clone(), client.clone(), places.clone());
+        let client = clients.get(&case.house).cloned();
+        let client =
+            client.ok_or_else(|| format!("nobody plays {}: {:?} has no gateway", case.id(), case.house))?;
+        let (world, places) = (world.clone(), places.clone());
         playing.spawn(async move {
             let _place = places.acquire_owned().await;
             let (wrong, took) = play::play(&world, &client, &case).await;

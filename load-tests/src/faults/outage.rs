@@ -47,11 +47,15 @@ impl Series {
 async fn go_on(world: &World, client: &Client, case: &Case, time: Duration, series: &mut Series) {
     let until = now() + time;
     while now() < until {
-        let before = saw(world, case);
-        let got = ask(client, case).await;
-        series.add(case, &got, &since(world, case, &before));
+        once(world, client, case, series).await;
         tokio::time::sleep(BETWEEN).await;
     }
+}
+
+async fn once(world: &World, client: &Client, case: &Case, series: &mut Series) {
+    let before = saw(world, case);
+    let got = ask(client, case).await;
+    series.add(case, &got, &since(world, case, &before));
 }
 
 fn since(world: &World, case: &Case, before: &Saw) -> Saw {
@@ -66,13 +70,24 @@ fn since(world: &World, case: &Case, before: &Saw) -> Saw {
 pub async fn series(world: &World, client: &Client, case: &Case, time: Duration) -> (Vec<String>, Duration) {
     let mut series = Series::default();
     go_on(world, client, case, time, &mut series).await;
+    ended(world, case, series)
+}
+
+/// See [`super::case::Play::Count`].
+pub async fn count(world: &World, client: &Client, case: &Case, requests: usize) -> (Vec<String>, Duration) {
+    let mut series = Series::default();
+    for _ in 0..requests {
+        once(world, client, case, &mut series).await;
+    }
+    ended(world, case, series)
+}
+
+fn ended(world: &World, case: &Case, series: Series) -> (Vec<String>, Duration) {
     let longest = series.longest;
     let mut wrong = series.wrong();
-    wrong.extend(judge::calls(
-        "first",
-        &case.expect.first,
-        saw(world, case).first.len(),
-    ));
+    let saw = saw(world, case);
+    wrong.extend(judge::calls("first", &case.expect.first, saw.first.len()));
+    wrong.extend(judge::calls("second", &case.expect.second, saw.second.len()));
     (wrong, longest)
 }
 

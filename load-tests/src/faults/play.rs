@@ -21,6 +21,7 @@ pub async fn play(world: &World, client: &Client, case: &Case) -> (Vec<String>, 
     match case.play {
         Play::Once => once(world, client, case).await,
         Play::Series(ms) => outage::series(world, client, case, Duration::from_millis(ms)).await,
+        Play::Count(requests) => outage::count(world, client, case, requests).await,
         Play::Outage(state, ms) => {
             outage::outage(world, client, case, state, Duration::from_millis(ms)).await
         }

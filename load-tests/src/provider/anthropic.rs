@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::behaviour::{Ending, ErrorBody};
-use super::reply::{Content, Piece, Reply, Usage};
+use super::reply::{Content, PAUSE_PINGS, Piece, Reply, Usage};
 use super::words;
 
 fn stop_reason(finish: &str) -> &str {
@@ -18,6 +18,9 @@ fn stop_reason(finish: &str) -> &str {
         other => other,
     }
 }
+
+/// A sign of life.
+const PING: &[u8] = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
 
 fn usage(u: Option<Usage>) -> Value {
     let u = u.unwrap_or(Usage {
@@ -100,9 +103,12 @@ impl Writer<'_> {
         match ending {
             Ending::Cut => self.pieces.push(Piece::Cut),
             Ending::Stall => self.pieces.push(Piece::Stall),
-            Ending::Pings => {
-                let ping = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
-                self.pieces.extend(Piece::pings(ping));
+            Ending::Pings => self.pieces.extend(Piece::only_pings(PING)),
+            Ending::Pause => {
+                if self.tokens == self.r.ending.1 {
+                    self.pieces.extend(Piece::pings(PING, PAUSE_PINGS));
+                }
+                return;
             }
             Ending::Clean => {}
             Ending::Error => {
@@ -179,7 +185,11 @@ pub fn stream(r: &Reply) -> Vec<Piece> {
         None => {}
     }
     let (ending, _) = r.ending;
-    if !w.over && !matches!(ending, Ending::Normal | Ending::NoDone | Ending::NoFinish) {
+    let goes_on = matches!(
+        ending,
+        Ending::Normal | Ending::NoDone | Ending::NoFinish | Ending::Pause
+    );
+    if !w.over && !goes_on {
         w.fault(ending);
     }
     if ending != Ending::NoFinish {

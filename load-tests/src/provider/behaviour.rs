@@ -27,6 +27,8 @@ pub enum Ending {
     Stall,
     /// Nothing but signs of life (comments; Anthropic's pings) after `end_after` tokens, ten a second for half a minute.
     Pings,
+    /// Signs of life for a second after `end_after` tokens, then the rest as if nothing had been.
+    Pause,
     /// An error event after `end_after` tokens, then the end.
     Error,
     /// One event after `end_after` tokens is not JSON; the rest comes as if nothing had been.
@@ -69,6 +71,8 @@ pub struct Behaviour {
     pub raw_body: Option<String>,
     /// `retry-after` in seconds, sent with any status.
     pub retry_after: Option<u64>,
+    /// `retry-after` as a date that lies so many seconds ahead, or up to one more: dates have no smaller parts.
+    pub retry_after_date: Option<u64>,
     /// Further response headers.
     pub headers: Option<BTreeMap<String, String>>,
     /// Finish reason in OpenAI's words; the Anthropic dialect translates it.
@@ -179,7 +183,7 @@ impl Behaviour {
             self.overlay(&fault.behaviour());
         }
         overlay!(self, over: headers_ms first_token_ms token_ms tokens text label solve echo json tool_calls status error
-            raw_body retry_after headers finish_reason usage report_model ending end_after dimensions fault hang gzip
+            raw_body retry_after retry_after_date headers finish_reason usage report_model ending end_after dimensions fault hang gzip
             content_type sse go_on go_on_text raw wire);
     }
 }

@@ -39,6 +39,7 @@ macro_rules! faults {
 faults! {
     RateLimited "rate_limited" "429 with retry-after: 1"
     RateLimitedMs "rate_limited_ms" "429 with retry-after-ms: 300"
+    RateLimitedDate "rate_limited_date" "429 with retry-after as a date, a second or two ahead"
     RateLimitedBare "rate_limited_bare" "429 without a word about when to come back"
     ServerError "server_error" "500 with an error body"
     Unavailable "unavailable" "503 (Anthropic: 529) that says overloaded"
@@ -61,6 +62,8 @@ faults! {
     RoleOnly "role_only" "a role chunk and then nothing (a whole answer: a head and then nothing)"
     PingsOnly "pings_only" "a role chunk and then nothing but signs of life (a whole answer: as role_only)"
     Stall "stall" "silence after two thirds"
+    PingsMidStream "pings_mid_stream" "nothing but signs of life after two thirds (a whole answer: as stall)"
+    PingsBetween "pings_between" "a second of nothing but signs of life after two thirds, then the rest"
     Drip "drip" "one byte a second"
     Cut "cut" "the connection breaks after two thirds"
     CleanEnd "clean_end" "the body ends cleanly after two thirds: no finish reason, no `[DONE]`"
@@ -149,6 +152,10 @@ impl Fault {
                 headers: headers(&[("retry-after-ms", "300")]),
                 ..none()
             },
+            Self::RateLimitedDate => Behaviour {
+                retry_after_date: Some(1),
+                ..none()
+            },
             Self::HtmlError | Self::HtmlAnswer | Self::Forbidden => page(),
             Self::Redirect => Behaviour {
                 headers: headers(&[("location", "http://127.0.0.1:9/elsewhere")]),
@@ -180,6 +187,8 @@ impl Fault {
                 ..ending(Ending::Pings)
             },
             Self::Stall => ending(Ending::Stall),
+            Self::PingsMidStream => ending(Ending::Pings),
+            Self::PingsBetween => ending(Ending::Pause),
             Self::Drip => raw(Raw::Drip),
             Self::Cut => ending(Ending::Cut),
             Self::CleanEnd => ending(Ending::Clean),
@@ -263,7 +272,7 @@ impl Fault {
     /// The status that it stands for.
     pub(super) fn status(self, anthropic: bool) -> Option<u16> {
         Some(match self {
-            Self::RateLimited | Self::RateLimitedMs | Self::RateLimitedBare => 429,
+            Self::RateLimited | Self::RateLimitedMs | Self::RateLimitedDate | Self::RateLimitedBare => 429,
             Self::ServerError => 500,
             Self::Unavailable if anthropic => 529,
             Self::Unavailable => 503,

@@ -6,12 +6,15 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::behaviour::{Ending, ErrorBody};
-use super::reply::{Content, Piece, Reply, Usage};
+use super::reply::{Content, PAUSE_PINGS, Piece, Reply, Usage};
 use super::request::{Api, Ask};
 use super::script::Script;
 
 /// The moment every answer claims to be made at: scripts give the same bytes on every day.
 const CREATED: u64 = 1_700_000_000;
+
+/// A sign of life.
+const PING: &[u8] = b": keep-alive\n\n";
 
 fn usage(u: Usage) -> Value {
     json!({
@@ -126,7 +129,11 @@ impl Writer<'_> {
         match ending {
             Ending::Cut => self.pieces.push(Piece::Cut),
             Ending::Stall => self.pieces.push(Piece::Stall),
-            Ending::Pings => self.pieces.extend(Piece::pings(b": keep-alive\n\n")),
+            Ending::Pings => self.pieces.extend(Piece::only_pings(PING)),
+            Ending::Pause if self.tokens == self.r.ending.1 => {
+                return self.pieces.extend(Piece::pings(PING, PAUSE_PINGS));
+            }
+            Ending::Pause => return,
             Ending::Error => {
                 let body = error_body(500, &self.r.error, "The server had an error while streaming.");
                 self.event(Duration::ZERO, 0, &body.to_string());
@@ -184,7 +191,11 @@ impl Writer<'_> {
 
     fn end(&mut self) {
         let (ending, _) = self.r.ending;
-        if !self.over && ending != Ending::Normal && ending != Ending::NoDone && ending != Ending::NoFinish {
+        let goes_on = matches!(
+            ending,
+            Ending::Normal | Ending::NoDone | Ending::NoFinish | Ending::Pause
+        );
+        if !self.over && !goes_on {
             self.fault(ending);
         }
         if self.over {

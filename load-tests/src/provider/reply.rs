@@ -85,18 +85,26 @@ pub enum Piece {
 }
 
 impl Piece {
-    /// These bytes ten times a second for half a minute, then silence.
-    pub fn pings(bytes: &'static [u8]) -> Vec<Self> {
+    /// These bytes ten times a second, so often.
+    pub fn pings(bytes: &'static [u8], times: usize) -> Vec<Self> {
         let ping = Self::Data {
             after: Duration::from_millis(100),
             bytes: Bytes::from_static(bytes),
             tokens: 0,
         };
-        let mut all = vec![ping; 300];
+        vec![ping; times]
+    }
+
+    /// Half a minute of them, then silence.
+    pub fn only_pings(bytes: &'static [u8]) -> Vec<Self> {
+        let mut all = Self::pings(bytes, 300);
         all.push(Self::Stall);
         all
     }
 }
+
+/// Signs of life in a pause: a second of them.
+pub const PAUSE_PINGS: usize = 10;
 
 impl Reply {
     /// Makes the reply to a request.

@@ -74,7 +74,7 @@ impl Answer {
             / usize::try_from(tokens.max(1)).unwrap_or(1);
         let part = || data(bytes.slice(..share), after.min(tokens));
         let pieces = match ending {
-            Ending::Normal | Ending::NoDone | Ending::NoFinish => vec![data(bytes, tokens)],
+            Ending::Normal | Ending::NoDone | Ending::NoFinish | Ending::Pause => vec![data(bytes, tokens)],
             Ending::Cut => vec![part(), Piece::Cut],
             Ending::Stall | Ending::Pings => vec![part(), Piece::Stall],
             Ending::Clean => vec![part()],
@@ -159,6 +159,10 @@ impl Answer {
         headers.extend(id.map(|v| (HeaderName::from_static("x-request-id"), v)));
         if let Some(s) = b.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(s));
+        }
+        if let Some(s) = b.retry_after_date {
+            let date = crate::clock::wall() + Duration::from_secs(s + 1);
+            headers.extend(HeaderValue::from_str(&httpdate::fmt_http_date(date)).map(|v| (RETRY_AFTER, v)));
         }
         for (name, value) in b.headers.iter().flatten() {
             if let (Ok(n), Ok(v)) = (HeaderName::try_from(name.as_str()), HeaderValue::from_str(value)) {

@@ -45,6 +45,15 @@ pub struct Retry {
     pub honor_retry_after: Duration,
 }
 
+impl Retry {
+    /// The backoff's step after so many others, without its jitter.
+    pub fn step(&self, before: u32) -> Duration {
+        self.backoff_base
+            .saturating_mul(1_u32 << before.min(20))
+            .min(self.backoff_max)
+    }
+}
+
 /// `[hedge]`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hedge {

@@ -24,6 +24,8 @@ pub(super) struct Target {
     held: Time,
     /// Whole answers, streams.
     latencies: [Latencies; 2],
+    /// Holds for a 429 without a word, one after the other.
+    limited: u32,
 }
 
 /// What a try holds.
@@ -181,6 +183,7 @@ impl<'a> Fleet<'a> {
         let t = &mut self.targets[leave.target];
         if sign == Sign::Good && !leave.content {
             leave.content = true;
+            t.limited = 0;
             t.observe(leave.stream, now.since(leave.began), now);
         }
         if self.off == Some(Off::Probe) && leave.pass.is_probe() {
@@ -211,9 +214,11 @@ impl<'a> Fleet<'a> {
 
     /// What its end means for everyone.
     pub fn heed(&mut self, target: usize, end: &Graded, now: Time) {
-        if let Some(pause) = end.hold(self.plan.retry.backoff_base) {
-            let held = &mut self.targets[target].held;
-            *held = (*held).max(now + pause);
+        let t = &mut self.targets[target];
+        // Those that come while it is held belong to the same hold.
+        t.limited += u32::from(end.is_wordless_limit() && t.held <= now);
+        if let Some(pause) = end.hold(self.plan.retry.step(t.limited.saturating_sub(1))) {
+            t.held = t.held.max(now + pause);
         }
     }
 

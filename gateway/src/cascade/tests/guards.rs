@@ -76,6 +76,44 @@ async fn a_429_never_opens_the_breaker() {
     assert_eq!(weak(&world).breaker(world.clock.now()).state, "closed");
 }
 
+/// Ten seconds of requests, a hundred a second: when the weak one was asked.
+async fn asked_while_limited(world: &World) -> Vec<Duration> {
+    let began = world.clock.now();
+    let mut asked = Vec::new();
+    for _ in 0..1_000 {
+        let before = world.weak.seen().len();
+        answers(world, 1).await;
+        if world.weak.seen().len() > before {
+            asked.push(world.clock.now().since(began));
+        }
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+    asked
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_limited_for_ever_is_asked_ever_less_often() {
+    let text = plan("").replace("base_ms = 10, max_ms = 10", "base_ms = 100, max_ms = 2_000");
+    let scripts = vec![limited()];
+    let world = configured(World::new(&text, scripts, vec![Script::answer("strong")]));
+    let asked: Vec<u128> = asked_while_limited(&world)
+        .await
+        .iter()
+        .map(Duration::as_millis)
+        .collect();
+    assert_eq!(asked, [0, 100, 300, 700, 1_500, 3_100, 5_100, 7_100, 9_100]);
+    // A good answer ends it: the next limit begins with the first step.
+    let scripts = vec![limited(), limited(), Script::answer("weak"), limited()];
+    let world = configured(World::new(&text, scripts, vec![Script::answer("strong")]));
+    let asked: Vec<u128> = asked_while_limited(&world)
+        .await
+        .iter()
+        .map(Duration::as_millis)
+        .take(5)
+        .collect();
+    assert_eq!(asked, [0, 100, 300, 310, 410]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_probe_is_good_at_first_content_and_not_at_its_headers() {
     let mut scripts: Vec<Script> = (0..5).map(|_| down()).collect();

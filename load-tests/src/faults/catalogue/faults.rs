@@ -2,7 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::super::case::{Caller, Case, Dialect, Expect, Form, Target, Usage};
+use super::super::case::{Caller, Case, Chapter, Dialect, Expect, Form, Target, Usage};
+use super::super::key::Key;
 use super::each;
 use crate::provider::{Behaviour, Ended, Fault};
 
@@ -19,12 +20,19 @@ pub fn cases() -> Vec<Case> {
         // Where the prompt is too long for the first, the second takes more.
         let overflow = fault == Fault::ContextLength;
         first.context = overflow.then_some(8_000);
+        if fault == Fault::PingsBetween {
+            // Longer than `idle_ms`, shorter than this.
+            first.lines = "timeouts = { first_token_ms = 3_000 }";
+        }
         let second = Target {
             context: overflow.then_some(128_000),
             ..Target::healthy()
         };
-        let about = format!("the first: {}", fault.about());
-        Some(Case::route(fault.name(), &about, form, dialect, first, expect).with_second(second))
+        let case = Case::route(fault.name(), fault.about(), form, dialect, first, expect);
+        Some(
+            case.with_second(second)
+                .told(Chapter::OneFault, keys(fault, form)),
+        )
     })
     .collect()
 }
@@ -35,9 +43,11 @@ fn expected(fault: Fault, form: Form, dialect: Dialect) -> Option<Expect> {
     let join = |first| Expect::new(Caller::Joined, first, 0..=2);
     Some(match fault {
         // Held back: somebody else can be called, so nobody waits.
-        Fault::RateLimited | Fault::RateLimitedMs | Fault::RateLimitedBare | Fault::RateLimitInBand => {
-            Expect::second(1..=1)
-        }
+        Fault::RateLimited
+        | Fault::RateLimitedMs
+        | Fault::RateLimitedDate
+        | Fault::RateLimitedBare
+        | Fault::RateLimitInBand => Expect::second(1..=1),
         // Worth one more try at the same target, then elsewhere.
         Fault::ServerError
         | Fault::Unavailable
@@ -77,11 +87,11 @@ fn expected(fault: Fault, form: Form, dialect: Dialect) -> Option<Expect> {
             first_ends: Some(Ended::ClientLeft),
             ..Expect::second(1..=1)
         },
-        Fault::Stall if stream => Expect {
+        Fault::Stall | Fault::PingsMidStream if stream => Expect {
             first_ends: Some(Ended::ClientLeft),
             ..join(1..=1)
         },
-        Fault::Stall => Expect {
+        Fault::Stall | Fault::PingsMidStream => Expect {
             first_ends: Some(Ended::ClientLeft),
             ..Expect::second(1..=1)
         },
@@ -111,7 +121,12 @@ fn expected(fault: Fault, form: Form, dialect: Dialect) -> Option<Expect> {
         // All of the events came before the bytes that did not; of a whole answer nobody knows.
         Fault::LengthTooLong if stream => Expect::first(),
         Fault::LengthTooLong => Expect::second(TWICE),
-        Fault::FinishWithoutDone | Fault::Crlf | Fault::BareCr | Fault::Comments | Fault::MultiLine
+        Fault::FinishWithoutDone
+        | Fault::PingsBetween
+        | Fault::Crlf
+        | Fault::BareCr
+        | Fault::Comments
+        | Fault::MultiLine
             if !stream =>
         {
             return None;
@@ -124,6 +139,7 @@ fn expected(fault: Fault, form: Form, dialect: Dialect) -> Option<Expect> {
         },
         // A habit, not a fault.
         Fault::FinishWithoutDone
+        | Fault::PingsBetween
         | Fault::Http10
         | Fault::ByteChunks
         | Fault::SplitWrites
@@ -138,4 +154,80 @@ fn expected(fault: Fault, form: Form, dialect: Dialect) -> Option<Expect> {
             ..Expect::first()
         },
     })
+}
+
+/// Keys of the plan that change what comes of it, beside the tiers themselves.
+fn keys(fault: Fault, form: Form) -> &'static [Key] {
+    const AGAIN: &[Key] = &[Key::SameTarget, Key::Budget];
+    const CUT: &[Key] = &[Key::Continue, Key::ContinueMs, Key::SameTarget, Key::Budget];
+    let stream = form == Form::Stream;
+    match fault {
+        Fault::RateLimited | Fault::RateLimitedMs | Fault::RateLimitedDate => &[Key::Tiers],
+        Fault::RateLimitedBare | Fault::RateLimitInBand => &[Key::Backoff],
+        Fault::ServerError
+        | Fault::Unavailable
+        | Fault::Conflict
+        | Fault::HtmlError
+        | Fault::HtmlAnswer
+        | Fault::Redirect
+        | Fault::Forbidden
+        | Fault::ErrorFirst
+        | Fault::EmptyStream
+        | Fault::ResetInHead
+        | Fault::HugeHeader
+        | Fault::ManyHeaders
+        | Fault::Goaway
+        | Fault::Garbage
+        | Fault::Gzip
+        | Fault::ResetBeforeHead
+        | Fault::CloseBeforeHead => AGAIN,
+        Fault::Unauthorized | Fault::Quota => &[Key::ApiKey],
+        Fault::ModelNotFound => &[Key::Model],
+        Fault::ContextLength => &[Key::Context],
+        Fault::UnsupportedParameter => &[Key::Params],
+        Fault::ContentFilter | Fault::ContentFilterFinish => &[Key::ContentFilter],
+        Fault::InvalidRequest => &[],
+        Fault::Hang
+        | Fault::SlowHead
+        | Fault::SlowFirstToken
+        | Fault::RoleOnly
+        | Fault::PingsOnly
+        | Fault::Drip => match form {
+            Form::Stream => &[Key::FirstToken],
+            Form::Whole => &[Key::Attempt],
+        },
+        Fault::Stall if stream => &[Key::Idle, Key::Continue, Key::ContinueMs],
+        Fault::PingsMidStream if stream => &[Key::FirstToken, Key::Idle, Key::Continue, Key::ContinueMs],
+        Fault::PingsBetween => &[Key::FirstToken, Key::Idle],
+        Fault::Stall | Fault::PingsMidStream => &[Key::Attempt],
+        Fault::LengthTooLong if stream => &[],
+        Fault::Cut
+        | Fault::CleanEnd
+        | Fault::DoneWithoutFinish
+        | Fault::BadJson
+        | Fault::InBandError
+        | Fault::ResetInChunkHeader
+        | Fault::BadChunkSize
+        | Fault::HalfClose
+        | Fault::LengthTooShort
+        | Fault::LengthTooLong => {
+            if stream {
+                CUT
+            } else {
+                AGAIN
+            }
+        }
+        Fault::FinishWithoutDone
+        | Fault::NoUsage
+        | Fault::Http10
+        | Fault::ByteChunks
+        | Fault::SplitWrites
+        | Fault::Crlf
+        | Fault::BareCr
+        | Fault::Comments
+        | Fault::MultiLine
+        | Fault::EarlyHints
+        | Fault::CloseNextRequest
+        | Fault::SecondAnswer => &[],
+    }
 }

@@ -3,7 +3,8 @@
 
 use serde_json::json;
 
-use super::super::case::{Caller, Case, Dialect, Expect, Form, Target};
+use super::super::case::{Caller, Case, Chapter, Dialect, Expect, Form, Target};
+use super::super::key::Key;
 use crate::provider::{Behaviour, Ending, Fault, GoOn, Raw, ToolCall, generate_text};
 
 /// What a second that has words of its own says when it goes on.
@@ -50,6 +51,20 @@ pub fn cases() -> Vec<Case> {
             all.extend(unhelpful(dialect));
             all.extend(other_contents(dialect));
             all
+        })
+        .map(|case| {
+            let named = case.second.is_none();
+            let keys: &[Key] = match case.name.as_str() {
+                "join_second_hangs" | "join_second_stalls" => &[Key::ContinueMs],
+                "join_two_choices" => &[],
+                "join_other_whole" | "join_second_cuts" | "join_second_down" => {
+                    &[Key::Tiers, Key::MaxAttempts]
+                }
+                _ if named => &[Key::SameTarget, Key::Continue],
+                _ if case.second.as_ref().is_some_and(|s| s.prefill) => &[Key::Capabilities, Key::Continue],
+                _ => &[Key::Continue],
+            };
+            case.told(Chapter::Join, keys)
         })
         .collect()
 }

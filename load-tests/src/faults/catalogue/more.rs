@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::super::case::{At, By, Caller, Case, Dialect, Expect, Form, Play, Target};
+use super::super::case::{At, By, Caller, Case, Chapter, Dialect, Expect, Form, Play, Target};
+use super::super::key::Key;
 use super::each;
 use crate::provider::{Behaviour, Ended, Ending, Fault, State};
 
@@ -15,15 +16,46 @@ const UPSTREAM: [u16; 3] = [502, 503, 504];
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     for (form, dialect) in each() {
-        all.extend(named(form, dialect));
-        all.extend(both(form, dialect));
-        all.extend(addresses(form, dialect));
-        all.extend(budgets(form, dialect));
+        all.extend(told(Chapter::Named, named(form, dialect)));
+        all.extend(told(Chapter::Both, both(form, dialect)));
+        all.extend(told(Chapter::Nowhere, addresses(form, dialect)));
+        all.extend(told(Chapter::Limits, limits(form, dialect)));
     }
     for form in [Form::Stream, Form::Whole] {
-        all.extend(over_time(form));
+        all.extend(told(Chapter::OverTime, over_time(form)));
     }
     all
+}
+
+fn told(chapter: Chapter, cases: Vec<Case>) -> impl Iterator<Item = Case> {
+    cases.into_iter().map(move |case| {
+        let keys = keys(&case.name, case.form);
+        case.told(chapter, keys)
+    })
+}
+
+/// Keys of the plan that change what comes of it.
+fn keys(name: &str, form: Form) -> &'static [Key] {
+    let stream = form == Form::Stream;
+    match name {
+        "named_500_once" | "named_reset_once" => &[Key::SameTarget, Key::Budget],
+        "named_503" => &[Key::Tiers, Key::SameTarget, Key::Budget],
+        "named_hang" | "both_hang" | "deaf" | "named_deaf" if stream => &[Key::FirstToken],
+        "named_hang" | "both_hang" | "deaf" | "named_deaf" => &[Key::Attempt],
+        "named_429_once" | "named_429_ms_once" | "named_429_date_once" | "named_429" | "both_429" => {
+            &[Key::HonorRetryAfter]
+        }
+        "named_401" => &[Key::ApiKey],
+        "named_overflow" => &[Key::Context],
+        "named_cut" if stream => &[Key::Continue, Key::SameTarget],
+        "named_cut" => &[Key::SameTarget],
+        "both_503" | "both_empty" | "both_html" => &[Key::Message, Key::MaxAttempts, Key::SameTarget],
+        "refused" | "named_refused" | "reset_at_once" | "named_reset_at_once" => &[Key::SameTarget, Key::Row],
+        "late_answer" => &[Key::Attempt],
+        "storm_429_bare" => &[Key::Backoff],
+        "outage_503" | "outage_refused" | "outage_silent" => &[Key::Row, Key::Open],
+        _ => &[],
+    }
 }
 
 fn of(fault: Fault) -> Target {
@@ -77,6 +109,25 @@ fn named(form: Form, dialect: Dialect) -> Vec<Case> {
         "named_429_once",
         "429 with retry-after once: the wait is kept",
         once(Fault::RateLimited),
+        Expect {
+            gap: Duration::from_millis(990),
+            ..again()
+        },
+    );
+    add(
+        "named_429_ms_once",
+        "429 with retry-after-ms: 300 once: the wait is kept, and is no whole second",
+        once(Fault::RateLimitedMs),
+        Expect {
+            gap: Duration::from_millis(290),
+            within: Duration::from_millis(900),
+            ..again()
+        },
+    );
+    add(
+        "named_429_date_once",
+        "429 with retry-after as a date once: the wait is kept",
+        once(Fault::RateLimitedDate),
         Expect {
             gap: Duration::from_millis(990),
             ..again()
@@ -226,7 +277,7 @@ fn addresses(form: Form, dialect: Dialect) -> Vec<Case> {
 }
 
 /// Deadline, effects, and the answer that comes late.
-fn budgets(form: Form, dialect: Dialect) -> Vec<Case> {
+fn limits(form: Form, dialect: Dialect) -> Vec<Case> {
     let mut all = Vec::new();
     let hang = Expect {
         within: Duration::from_millis(900),
@@ -325,6 +376,14 @@ fn over_time(form: Form) -> Vec<Case> {
             usage: super::super::case::Usage::True,
             ..either(1..=4)
         },
+    );
+    add(
+        "storm_429_bare",
+        "429 without a word for three seconds under load: asked again after a step of the backoff each time (here 100 ms at \
+         most)",
+        Play::Series(3_000),
+        of(Fault::RateLimitedBare),
+        either(1..=33),
     );
     let slow = Target::that(Behaviour {
         token_ms: Some(60),

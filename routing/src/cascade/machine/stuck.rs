@@ -160,12 +160,8 @@ impl Machine {
 
     /// Full jitter over base x 2^repeats, bounded.
     pub(super) fn backoff(&self, slot: usize) -> Duration {
-        let repeats = u32::from(self.progress[slot].tries.saturating_sub(1)).min(20);
         let retry = &self.setup.retry;
-        let step = retry
-            .backoff_base
-            .saturating_mul(1_u32 << repeats)
-            .min(retry.backoff_max);
+        let step = retry.step(u32::from(self.progress[slot].tries.saturating_sub(1)));
         if !retry.jitter {
             return step;
         }
