@@ -11,6 +11,7 @@ pub mod clock;
 pub mod demo;
 pub mod faults;
 pub mod gateway;
+pub mod ladder;
 pub mod load;
 pub mod outage;
 pub mod proof;

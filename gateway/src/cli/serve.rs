@@ -390,12 +390,37 @@ fn stay_bound(bound: &routing::plan::Server, mut compiled: Compiled) -> Result<C
     }
 }
 
+/// What the allocator holds: the program `weir` has one that can say (see `main.rs`).
+fn heap(telemetry: &Telemetry) {
+    #[cfg(not(target_env = "msvc"))]
+    {
+        use tikv_jemalloc_ctl::{epoch, stats};
+        // Figures are those of the last epoch.
+        if epoch::advance().is_err() {
+            return;
+        }
+        let figures = [
+            ("allocated", stats::allocated::read()),
+            ("active", stats::active::read()),
+            ("resident", stats::resident::read()),
+        ];
+        for (state, bytes) in figures {
+            if let Ok(bytes) = bytes {
+                telemetry.gauge(Name::Heap, &[state]).set(bytes as f64);
+            }
+        }
+    }
+    #[cfg(target_env = "msvc")]
+    let _ = telemetry;
+}
+
 /// What must be done now and then: histograms emptied, changed secrets read again.
 async fn upkeep(app: App) {
     const EVERY: std::time::Duration = std::time::Duration::from_secs(2);
     loop {
         app.clock().sleep(EVERY).await;
         app.telemetry().upkeep();
+        heap(app.telemetry());
         if app.runtime().is_stale() {
             tracing::info!("a secret's file has changed and is read again");
             app.refresh();

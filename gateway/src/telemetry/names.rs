@@ -62,6 +62,7 @@ metrics_table! {
     Continuations = "weir_continuations_total", Shape::Counter, ["way", "result"], "Streams that broke after the commit and were gone on with: how the rest was asked for, and what came of it.";
     Starts = "weir_starts_total", Shape::Counter, ["target", "kind"], "Tries by target and why they were started: first, retry, failover, escalate, degrade, again, continue, hedge.";
     RetryBudget = "weir_retry_budget_left", Shape::Gauge, [], "Repeats that the ratio budget covers now.";
+    Heap = "weir_heap_bytes", Shape::Gauge, ["state"], "Memory of the allocator: allocated (in use), active (pages with something in use), resident (with what it has not given back yet).";
     OverLimit = "weir_over_limit_total", Shape::Counter, ["owner", "limit"], "Requests refused by a limit: whose (key, tenant, route, total) and which.";
     Hedges = "weir_hedges_total", Shape::Counter, ["target", "result"], "Second tries beside a slow one, by the slow one's rival and what came of it: won (its answer was taken), lost.";
     HedgeBudget = "weir_hedge_budget_left", Shape::Gauge, [], "Hedges that their budget covers now.";

@@ -4,6 +4,7 @@ mod abuse;
 mod chaos;
 mod demo;
 mod faults;
+mod ladder;
 mod load;
 mod outage;
 mod proof;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Looks at the gateway from outside: fake provider, load, soak, hostile input, faults, chaos, outage, routing proof, demo.
+/// Looks at the gateway from outside: fake provider, load, soak, hostile input, faults, chaos, outage, ladder, routing proof, demo.
 #[derive(Debug, Parser)]
 #[command(name = "load-tests", version, max_term_width = 110)]
 struct Cli {
@@ -33,6 +34,7 @@ enum Command {
     Faults(faults::Args),
     Chaos(chaos::Args),
     Outage(outage::Args),
+    Ladder(ladder::Args),
     RoutingProof(proof::Args),
 }
 
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
             Command::Faults(a) => faults::run(a).await,
             Command::Chaos(a) => chaos::run(a).await,
             Command::Outage(a) => outage::run(a).await,
+            Command::Ladder(a) => ladder::run(a).await,
             Command::RoutingProof(a) => proof::run(a).await,
         }
     }))
