@@ -10,40 +10,20 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use load_tests::faults::{self, BRIEF, Key, PAGE, Part};
+use load_tests::faults::{self, BRIEF, Key, PAGE};
+
+mod docs;
+use docs::holds;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Compares a part of a file with what it should be; with `WEIR_WRITE_DOCS=1` it is written anew instead.
-fn holds(part: Part, made: &str) {
-    let path = root().join(part.file);
-    let text = std::fs::read_to_string(&path).unwrap();
-    let wanted =
-        faults::put(&text, part, made).unwrap_or_else(|| panic!("{} has no part {:?}", part.file, part.name));
-    if text == wanted {
-        return;
-    }
-    if std::env::var("WEIR_WRITE_DOCS").as_deref() == Ok("1") {
-        return std::fs::write(&path, wanted).unwrap();
-    }
-    let different = wanted
-        .lines()
-        .find(|line| !text.contains(line))
-        .unwrap_or("(something is too much)");
-    panic!(
-        "{} does not say what the catalogue says: {different}\nWrite it anew: WEIR_WRITE_DOCS=1 cargo test -p load-tests --test \
-         faults_page",
-        part.file
-    );
-}
-
 #[test]
 fn the_page_and_the_readme_say_what_the_catalogue_says() {
     let cases = faults::all();
-    holds(PAGE, &faults::page(&cases, None));
-    holds(BRIEF, &faults::brief(&cases));
+    holds(PAGE, &faults::page(&cases, None), "faults_page");
+    holds(BRIEF, &faults::brief(&cases), "faults_page");
 }
 
 /// The keys of the shipped plan, examples and defaults included, with `NAME` for the names of routes, targets and

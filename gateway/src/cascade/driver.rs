@@ -110,6 +110,9 @@ impl Driver {
         };
         let mut setup = Setup::of(&query, &work.decision);
         setup.until = work.until;
+        if work.resent > 0 {
+            setup.is_sent_again();
+        }
         if !gap::may_go_on(&work) {
             setup.continue_with = ContinueWith::Never;
         }

@@ -29,7 +29,7 @@ pub use case::{Case, Dialect, Form, House};
 pub use catalogue::all;
 pub use forwarder::Forwarder;
 pub use key::Key;
-pub use page::{BRIEF, PAGE, Part, brief, page, put};
+pub use page::{BRIEF, CLIENTS, PAGE, Part, brief, page, put};
 pub use plan::{front_plan, mark, plan};
 pub use table::{Outcome, Table};
 pub use world::World;

@@ -15,17 +15,27 @@ pub struct Part {
     pub file: &'static str,
     /// Its name, in the marks.
     pub name: &'static str,
+    /// Who makes it.
+    pub by: &'static str,
 }
 
 /// All tables, in `docs/faults.md`.
 pub const PAGE: Part = Part {
     file: "docs/faults.md",
     name: "the wall",
+    by: "load-tests faults --markdown",
 };
 /// The rows that matter most, in the README.
 pub const BRIEF: Part = Part {
     file: "README.md",
     name: "the wall in brief",
+    by: "load-tests faults --markdown",
+};
+/// What official clients make of it, in `docs/faults.md`.
+pub const CLIENTS: Part = Part {
+    file: "docs/faults.md",
+    name: "the clients",
+    by: "cargo test -p load-tests --test clients_under_faults",
 };
 
 /// Rows of the README, in this order.
@@ -239,7 +249,7 @@ impl Row<'_> {
 /// `text` with `made` between this part's marks; `None`: the marks are not there.
 pub fn put(text: &str, part: Part, made: &str) -> Option<String> {
     let (begin, end) = (
-        format!("<!-- {}: made by `load-tests faults --markdown` -->\n", part.name),
+        format!("<!-- {}: made by `{}` -->\n", part.name, part.by),
         format!("<!-- end of {} -->", part.name),
     );
     let (before, rest) = text.split_once(&begin)?;
@@ -298,8 +308,12 @@ mod tests {
 
     #[test]
     fn what_is_made_goes_between_the_marks() {
-        let part = Part { file: "f", name: "n" };
-        let text = "a\n<!-- n: made by `load-tests faults --markdown` -->\nold\n<!-- end of n -->\nb";
+        let part = Part {
+            file: "f",
+            name: "n",
+            by: "m",
+        };
+        let text = "a\n<!-- n: made by `m` -->\nold\n<!-- end of n -->\nb";
         let new = put(text, part, "new\n").unwrap();
         assert!(new.starts_with("a\n") && new.ends_with("-->\nb"));
         assert!(new.contains("\nnew\n") && !new.contains("old"));

@@ -136,6 +136,12 @@ impl Setup {
             until: Time::NEVER,
         }
     }
+
+    /// The client has sent this before: its own tries are the repeats, and ours on top would multiply them. Each target is
+    /// tried once.
+    pub fn is_sent_again(&mut self) {
+        self.retry.same_target = 0;
+    }
 }
 
 fn continue_with(q: &Query<'_>, asked: ContinueWith) -> ContinueWith {

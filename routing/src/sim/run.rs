@@ -109,7 +109,7 @@ impl World<'_> {
         let Ok(policy) = resolve(plan, "auto", &facts) else {
             return self.rules.check(false, "plan", "`auto` does not resolve");
         };
-        let setup = loop {
+        let mut setup = loop {
             let query = Query {
                 plan,
                 policy: &policy,
@@ -131,6 +131,9 @@ impl World<'_> {
                 }
             }
         };
+        if arrival.resent {
+            setup.is_sent_again();
+        }
         let due = self.rules.arrived(&self.fleet, now);
         let before = due.and_then(|at| self.report.calls.get(at).copied());
         let callable = setup

@@ -255,6 +255,54 @@ async fn what_a_client_sends_again_draws_on_the_budget_for_repeats() {
     assert!(!failure.error.should_retry());
 }
 
+/// 429 with `retry-after: 1`.
+fn limited_for_a_second() -> Script {
+    let error = AttemptError::new(Fault::Status(429), "429 from the provider");
+    Script::refuse(error.with_retry_after(Some(Duration::from_secs(1))).sent())
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_be_asked_again_by_now_is_asked_before_the_caller_is_told_no() {
+    let weak = vec![limited_for_a_second()];
+    let strong = vec![limited_for_a_second(), Script::answer("strong")];
+    let world = configured(World::new(PLAN, weak, strong));
+    let began = world.clock.now();
+    // Both holds end together; the first is asked again first, and says no.
+    let (head, body, _) = whole(run(world.work(WHOLE)).await.unwrap());
+    assert_eq!((head.attempts, head.tier), (4, 1));
+    assert!(body.contains("strong"));
+    assert_eq!(world.clock.now().since(began).as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_limited_for_ever_is_told_with_the_next_time_that_somebody_is_not() {
+    let world = configured(World::new(
+        PLAN,
+        vec![limited_for_a_second()],
+        vec![limited_for_a_second()],
+    ));
+    let failure = run(world.work(WHOLE)).await.unwrap_err();
+    assert_eq!(failure.head.attempts, 4);
+    // The first of the two, which were asked a moment apart.
+    let hint = failure.error.retry_after_hint().unwrap();
+    assert!((990..=1_000).contains(&hint.as_millis()), "{hint:?}");
+    assert!(failure.error.should_retry());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_sends_again_is_repeated_nowhere() {
+    for (second, tries) in [(vec![limited_for_a_second()], 2), (vec![down()], 2)] {
+        let world = configured(World::new(PLAN, vec![limited_for_a_second()], second));
+        let mut work = world.work(WHOLE);
+        work.resent = 1;
+        let failure = run(work).await.unwrap_err();
+        assert_eq!(
+            failure.head.attempts, tries,
+            "each target once: the client's own tries are the repeats"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_target_that_never_answers_is_left_alone_also_where_it_is_waited_for_to_the_end() {
     let silent = || Script::new().begin("m").act(crate::providers::fake::Act::Hang);

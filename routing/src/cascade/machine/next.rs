@@ -1,6 +1,7 @@
 //! Who is next: looks only, changes nothing but what is ruled out.
 
-use super::{Machine, OUTSIDE};
+use super::{Machine, OUTSIDE, later};
+use crate::cascade::types::DegradeReason;
 use crate::plan::{DegradeStep, OnFail};
 use crate::predict::{self, Belief};
 use crate::units::Time;
@@ -138,20 +139,23 @@ impl Machine {
         (waits_left && !self.out_of_tries()).then_some(latest)
     }
 
-    /// The held target of the wanted tiers that is callable first, when that is soon.
+    /// The held target of the wanted tiers that is callable first, when that is soon. One that was tried and held may be
+    /// asked again as soon as its hold is over, which may have been while another was asked.
     pub(super) fn worth_waiting_for(&self, now: Time) -> Option<(usize, Time)> {
         let latest = self.may_wait_until(now).filter(|_| !self.last_is_reserved())?;
         (0..self.progress.len())
             .filter(|&i| self.tier(i) != OUTSIDE && self.tier(i) >= self.setup.wanted_tier)
             .filter(|&i| {
                 let p = &self.progress[i];
+                let was_held = p.tries > 0 && p.held == Some(DegradeReason::Held);
                 !p.out
-                    && p.callable_at > now
+                    && (p.callable_at > now || was_held)
                     && p.callable_at <= latest
                     && (p.tries == 0 || self.repeatable(i))
             })
             .map(|i| (i, self.progress[i].callable_at))
             .min_by_key(|&(_, at)| at)
+            .map(|(i, at)| (i, later(now, at.since(now))))
     }
 
     /// The ladder's next model: a weaker tier, strongest first, or a local target outside the tiers. Steps of the ladder

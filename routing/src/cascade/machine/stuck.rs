@@ -148,14 +148,13 @@ impl Machine {
             .unwrap_or(DegradeReason::Failed)
     }
 
-    /// When the first target that is held may be called again.
+    /// When the first target that is held now may be called again.
     pub(super) fn come_back(&self, now: Time) -> Option<Duration> {
-        let first = self
+        let held = self
             .progress
             .iter()
-            .filter(|p| p.held.is_some() && p.callable_at != Time::NEVER);
-        let first = first.map(|p| p.callable_at).min()?;
-        (now != Time::NEVER && first > now).then(|| first.since(now))
+            .filter(|p| p.held.is_some() && p.callable_at > now && p.callable_at != Time::NEVER);
+        held.map(|p| p.callable_at.since(now)).min()
     }
 
     /// Full jitter over base x 2^repeats, bounded.
