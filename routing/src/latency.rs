@@ -80,7 +80,7 @@ fn count(n: &AtomicU32) -> u64 {
 fn bucket(micros: u64) -> usize {
     let micros = micros.max(1);
     let power = micros.ilog2();
-    let step = (u128::from(micros) * u128::from(STEPS) >> power) as u32 - STEPS;
+    let step = ((u128::from(micros) * u128::from(STEPS)) >> power) as u32 - STEPS;
     usize::try_from(power * STEPS + step).map_or(BUCKETS - 1, |at| at.min(BUCKETS - 1))
 }
 

@@ -859,7 +859,7 @@ fn who_waits_for_a_probe_waits_as_long_as_the_plan_says() {
     let mut s = setup(1);
     s.slots[0].callable_at = ms(1_000);
     s.slots[0].held = Some(DegradeReason::Open);
-    let mut script = vec![no.clone(); 7];
+    let mut script = vec![no; 7];
     script.push(good());
     let story = tell(s.clone(), &[&script]);
     assert_eq!(answered(&story).0, 7);
