@@ -376,6 +376,9 @@ impl Driver {
             return false;
         };
         run.watch.see(&frame, committed || run.joining.is_some());
+        if frame.events.iter().any(|event| *event != said::Event::Ping) {
+            run.last_said = now;
+        }
         run.remember(&frame);
         if run.first_content.is_none() {
             if frame.has_content() {
@@ -847,11 +850,10 @@ impl Driver {
             .tries
             .iter_mut()
             .find(|r| r.first_content.is_some() && !r.is_whole())?;
-        let idle = self.work.idle(run.target);
         if self.armed_at != Time::NEVER && now.since(self.armed_at) > LATE {
-            run.last_frame = now;
+            (run.last_frame, run.last_said) = (now, now);
         }
-        Some(run.last_frame + idle)
+        Some(silent_at(&self.work, run))
     }
 
     fn rang(&mut self, now: Time) {
@@ -863,18 +865,38 @@ impl Driver {
             self.work.call.stream
                 && run.first_content.is_some()
                 && !run.is_whole()
-                && now >= run.last_frame + self.work.idle(run.target)
+                && now >= silent_at(&self.work, run)
         });
         if let Some(run) = silent {
             let id = run.id;
-            let idle = self.work.idle(run.target);
-            let error = AttemptError::new(
-                Fault::Timeout(TryClock::Idle),
-                format!("nothing came for {} ms (idle_ms)", idle.as_millis()),
-            );
+            let what = silence(&self.work, run, now);
+            let error = AttemptError::new(Fault::Timeout(TryClock::Idle), what);
             self.broke(id, error.sent(), now);
         }
     }
+}
+
+/// When a stream that has begun is silent for too long: nothing at all for `idle_ms`, or, as before its first content,
+/// nothing but signs of life for `first_token_ms`.
+fn silent_at(work: &Work, run: &Running) -> Time {
+    let dead = run.last_frame + work.idle(run.target);
+    dead.min(run.last_said + barren(work, run))
+}
+
+/// How long nothing but signs of life may come.
+fn barren(work: &Work, run: &Running) -> Duration {
+    let idle = work.idle(run.target);
+    work.plan.target(run.target).timeouts.first_token.max(idle)
+}
+
+/// How a stream was silent.
+fn silence(work: &Work, run: &Running, now: Time) -> String {
+    let idle = work.idle(run.target);
+    if now >= run.last_frame + idle {
+        return format!("nothing came for {} ms (idle_ms)", idle.as_millis());
+    }
+    let ms = barren(work, run).as_millis();
+    format!("nothing but signs of life came for {ms} ms (first_token_ms)")
 }
 
 /// From when on a try of each target counts as slow. A model in this process would only wait for itself, and what a client

@@ -82,6 +82,8 @@ pub struct Running {
     pub first_content: Option<Time>,
     /// The last frame of any kind; the idle clock counts from here.
     pub last_frame: Time,
+    /// The last frame that was more than a sign of life.
+    pub last_said: Time,
     /// What the checks and the accounts know of its answer.
     pub watch: Watch,
     /// Allow-listed headers of the provider.
@@ -126,6 +128,7 @@ impl Running {
             began: now,
             first_content: None,
             last_frame: now,
+            last_said: now,
             watch,
             headers: HeaderMap::new(),
             status: None,
