@@ -356,6 +356,44 @@ async fn a_silent_stream_is_let_go() {
     assert_eq!(world.weak.cancelled(), 1);
 }
 
+/// Signs of life bear no waiting for ever: not before the first content, and not after it.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_only_says_that_it_lives_is_let_go() {
+    let mut script = Script::new().begin("m").text("Hel");
+    for _ in 0..5_000 {
+        script = script.act(crate::providers::fake::Act::Say(vec![Event::Ping]));
+        script = script.wait(Duration::from_millis(200));
+    }
+    let plan = format!("{}\n[timeouts]\nfirst_token_ms = 45_000", never());
+    let world = World::new(&plan, vec![script], vec![]);
+    let (_, driver) = stream(run(world.work(STREAM)).await.unwrap());
+    let before = world.clock.now();
+    let (bytes, error, account) = drain(driver).await;
+    assert_eq!(said(&bytes).0, "Hel");
+    assert!(error.is_some());
+    assert_eq!(world.clock.now().since(before).as_secs(), 45);
+    let attempt = account.attempts.first().unwrap();
+    assert_eq!(attempt.fault.as_deref(), Some("idle_timeout"));
+    assert_eq!(world.weak.cancelled(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn signs_of_life_between_words_are_borne() {
+    let mut script = Script::new().begin("m").text("Hel");
+    for _ in 0..200 {
+        script = script.act(crate::providers::fake::Act::Say(vec![Event::Ping]));
+        script = script.wait(Duration::from_millis(200));
+    }
+    let script = script.text("lo").stop().usage(3, 5).done();
+    let world = World::new(&never(), vec![script], vec![]);
+    let (_, driver) = stream(run(world.work(STREAM)).await.unwrap());
+    let (bytes, error, _) = drain(driver).await;
+    assert_eq!(
+        (said(&bytes), error.is_none()),
+        (("Hello".to_owned(), true), true)
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_first_content_goes_elsewhere_and_not_to_the_same_again() {
     let plan = format!("{PLAN}\n[timeouts]\nfirst_token_ms = 500");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::house::{House, PROVIDERS, TARGETS};
-use super::judge::End;
+use super::judge::{self, End};
 use super::schedule::{Place, What};
 use super::settle::{by_trace, compare};
 use super::{
@@ -97,6 +97,13 @@ impl Report {
             if o.end == End::InBand && !route.targets().any(|t| ways.faulty(t, began, ended)) {
                 o.wrong
                     .push("an error in band, though every target was well".to_owned());
+            }
+            // Who is off is no part of the cascade, and without it nothing is degraded.
+            let may_be_off = route.first.iter().any(|t| ways.may_be_off(*t, began, ended));
+            let unmarked = o.by.is_some_and(|by| judge::is_weaker(&o.call, by)) && !o.degraded;
+            if o.end == End::Whole && unmarked && !may_be_off {
+                o.wrong
+                    .push("the last resort answered, and nothing says that it is degraded".to_owned());
             }
             if written.is_ok() {
                 let trace = o.call.trace(seed);

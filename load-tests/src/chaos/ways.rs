@@ -38,6 +38,8 @@ struct Spell {
     felt: Duration,
     /// Its refusal is the caller's answer.
     refuses: bool,
+    /// The target goes off.
+    off: bool,
 }
 
 /// Why an error is excused.
@@ -79,6 +81,7 @@ impl Ways {
                         to: w.to + MARGIN,
                         felt,
                         refuses: fault.is_some_and(passes_on),
+                        off: fault.is_some_and(switches_off),
                     });
                 }
             }
@@ -98,6 +101,12 @@ impl Ways {
     /// A fault was on, or may have been felt.
     pub fn touched(&self, target: usize, began: Duration, ended: Duration) -> bool {
         self.of(target).any(|s| s.from <= ended && s.felt >= began)
+    }
+
+    /// It may have been off, because it refused our key, account or name for the model.
+    pub fn may_be_off(&self, target: usize, began: Duration, ended: Duration) -> bool {
+        self.of(target)
+            .any(|s| s.off && s.from <= ended && s.felt >= began)
     }
 
     /// Some target of the route was well all the time: the request had a way.
@@ -227,6 +236,8 @@ mod tests {
         let accepted = [(s(1.5), s(1.6)), (s(20.0), s(20.1))];
         assert_eq!(at(&accepted, 19.0), Ok(Excuse::Aftermath));
         assert!(at(&accepted, 20.2).is_err());
+        let w = ways(&[w], &accepted);
+        assert!(w.may_be_off(6, s(19.0), s(19.1)) && !w.may_be_off(6, s(20.2), s(20.3)));
     }
 
     #[test]
