@@ -249,6 +249,30 @@ mod tests {
         assert_eq!(clock.now(), until);
     }
 
+    struct Talks;
+    impl Source for Talks {
+        fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+            Poll::Ready(Some(Ok(Bytes::from_static(b"data: {}\n\n"))))
+        }
+        fn settle(&mut self, _: &mut Ledger) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_talks_on_ends_at_its_time() {
+        let (clock, telemetry) = (Clock::system(), Telemetry::new());
+        let until = clock.now() + Duration::from_secs(2);
+        let mut body =
+            Metered::new(Content::Stream(Box::new(Talks)), ledger(&clock, &telemetry)).until(until);
+        for _ in 0..9 {
+            let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(&piece[..], b"data: {}\n\n");
+        }
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let last = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(last.starts_with(b"data: {\"error\""), "{last:?}");
+        assert!(body.frame().await.is_none());
+    }
+
     #[tokio::test]
     async fn an_empty_body_has_ended_and_its_caller_is_not_gone() {
         let (clock, telemetry) = (Clock::system(), Telemetry::new());

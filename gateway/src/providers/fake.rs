@@ -142,6 +142,8 @@ pub struct Seen {
     pub stream: bool,
     /// The body.
     pub raw: Bytes,
+    /// It might be sent again on a new connection ([`CallContext::may_resend`]).
+    pub may_resend: bool,
 }
 
 #[derive(Debug, Default)]
@@ -191,11 +193,12 @@ impl FakeTarget {
     }
 
     /// See [`super::Client::call`].
-    pub(super) async fn call(&self, call: &Call, _ctx: &CallContext<'_>) -> Result<Reply, AttemptError> {
+    pub(super) async fn call(&self, call: &Call, ctx: &CallContext<'_>) -> Result<Reply, AttemptError> {
         let seen = Seen {
             kind: call.kind,
             stream: call.stream,
             raw: call.raw.clone(),
+            may_resend: ctx.may_resend,
         };
         lock(&self.shared.seen).push(seen);
         let script = self.next_script();

@@ -256,6 +256,56 @@ fn a_whole_answer_commits_when_it_is_complete_and_verified() {
 }
 
 #[test]
+fn a_whole_answer_that_is_still_being_judged_is_not_shown() {
+    let mut machine = Machine::new(whole(2));
+    let try_ = TryId(0);
+    machine.step(Event::Begin, ms(0));
+    let ended = Event::Ended {
+        try_,
+        end: Graded::plain(Outcome::Ok),
+        may_repeat: true,
+    };
+    assert!(machine.step(ended, ms(1_000)).contains(&Action::Judge { try_ }));
+    assert!(!machine.is_committed() && !machine.is_done());
+    let verdict = judged(Grade::Fail(Check::Arithmetic));
+    let actions = machine.step(Event::Verdict { try_, verdict }, ms(1_100));
+    let escalates = |a: &Action| {
+        matches!(
+            a,
+            Action::Start {
+                kind: StartKind::Escalate,
+                ..
+            }
+        )
+    };
+    assert!(actions.iter().any(escalates), "{actions:?}");
+}
+
+#[test]
+fn a_whole_answer_that_is_being_judged_at_the_deadline_is_handed_out() {
+    let mut machine = Machine::new(Setup {
+        deadline: ms(5_000),
+        ..whole(2)
+    });
+    let try_ = TryId(0);
+    machine.step(Event::Begin, ms(0));
+    let ended = Event::Ended {
+        try_,
+        end: Graded::plain(Outcome::Ok),
+        may_repeat: true,
+    };
+    machine.step(ended, ms(4_900));
+    let actions = machine.step(Event::Timer, ms(5_000));
+    let answered = |a: &Action| {
+        let Action::Finish(Finish::Answered { verdict, .. }) = a else {
+            return false;
+        };
+        verdict.grade == Grade::Unchecked
+    };
+    assert!(actions.iter().any(answered), "{actions:?}");
+}
+
+#[test]
 fn the_best_answer_comes_back_when_nothing_is_left() {
     let story = tell(whole(2), &[&[bad()], &[fault(T::FirstTokenTimeout)]]);
     assert_eq!(answered(&story), (0, Grade::Fail(Check::Arithmetic), None));
@@ -479,6 +529,15 @@ fn a_callers_fault_is_passed_on_as_it_was() {
 fn an_unsupported_parameter_goes_elsewhere_only_where_we_chose() {
     let act = fails(Outcome::CallerFault(C::UnsupportedParameter));
     assert_eq!(targets(&tell(setup(2), &[&[act], &[good()]])), [0, 1]);
+    // Nobody takes it: the caller is told what to change.
+    let fault = C::UnsupportedParameter;
+    assert_eq!(
+        tell(setup(2), &[&[act], &[act]]).finish(),
+        Some(&Finish::PassOn {
+            try_: TryId(1),
+            fault
+        })
+    );
     let mut s = setup(0);
     s.slots = [slot(0, 0), slot(1, 0)].into_iter().collect();
     s.start = Some(TargetId(0));

@@ -175,6 +175,15 @@ fn a_refusal_in_the_middle_is_no_reason_to_ask_somebody_else() {
 }
 
 #[test]
+fn a_target_that_refuses_us_in_the_middle_is_not_asked_to_go_on() {
+    let refuses = breaks_with(Outcome::TargetFault(T::Auth));
+    let story = tell(plain(2), &[&[refuses], &[joins()]]);
+    assert!(story.continued().iter().all(|(target, _)| *target == B));
+    let story = tell(plain(1), &[&[refuses]]);
+    assert_eq!(story.continued(), []);
+}
+
+#[test]
 fn continue_ms_bounds_the_gap_and_silence_leaves_time_for_another() {
     let mut s = plain(2);
     let silent = Act::Silent { alive: None };

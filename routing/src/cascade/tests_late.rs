@@ -130,4 +130,12 @@ fn two_run_at_most() {
     let silent = Act::Silent { alive: None };
     let story = tell(whole(3), &[&[silent], &[silent], &[comes(1_000)]]);
     assert_eq!(end(&story), (Some(2), ms(121_000)));
+    // The second one's clock is shorter: the first one's second time is over with it.
+    let mut s = whole(3);
+    s.slots[1].attempt = d(30_000);
+    let story = tell(s, &[&[silent], &[silent], &[comes(1_000)]]);
+    assert_eq!(end(&story), (Some(2), ms(91_000)));
+    let why = CancelWhy::Clock(Outcome::TargetFault(T::AttemptTimeout));
+    let cancelled = (ms(90_000), Action::Cancel { try_: TryId(0), why });
+    assert!(story.actions.contains(&cancelled), "{:?}", story.actions);
 }

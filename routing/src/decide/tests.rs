@@ -479,6 +479,22 @@ fn embeddings_never_change_model() {
 }
 
 #[test]
+fn spaces_that_are_named_are_alike_by_their_names() {
+    let target = |name: &str, space: &str| {
+        format!(
+            "[targets.{name}]\nprovider = \"p\"\nmodel = \"{name}\"\nembedding_space = \"{space}\"\nprice = \"unmetered\"\n"
+        )
+    };
+    let targets = [target("one", "x"), target("same", "x"), target("other", "y")].concat();
+    let route = "[routes.vectors]\ntiers = [[\"one\"], [\"same\"], [\"other\"], [\"b\"]]\n";
+    let mut c = more("vectors", &format!("{targets}{route}"));
+    c.facts.kind = CallKind::Embeddings;
+    c.starts("one");
+    let excluded: Vec<TargetId> = c.decision().excluded.iter().map(|e| e.target).collect();
+    assert_eq!(excluded, [c.id("other"), c.id("b")]);
+}
+
+#[test]
 fn a_tiers_targets_share_the_load_and_the_propensity_is_told() {
     let mut c = case("pair");
     let mut seen = std::collections::BTreeMap::new();

@@ -608,6 +608,7 @@ const TABLE: &[Row] = &[
         "property 'foo' is unsupported",
         O::CallerFault(C::UnsupportedParameter),
     ),
+    Row(402, "", "", "Payment required", O::TargetFault(T::Quota)),
     Row(408, "", "", "", O::TargetFault(T::ServerError)),
     Row(409, "", "", "", O::TargetFault(T::ServerError)),
     Row(422, "", "", "field required", O::CallerFault(C::InvalidRequest)),
@@ -715,6 +716,14 @@ fn an_error_inside_a_200_is_read_like_its_status() {
     assert_eq!(of("", "rate_limit_error", ""), O::TargetFault(T::RateLimited));
     assert_eq!(of("429", "", ""), O::TargetFault(T::RateLimited));
     assert_eq!(of("", "authentication_error", ""), O::TargetFault(T::Auth));
+    assert_eq!(of("invalid_api_key", "", ""), O::TargetFault(T::Auth));
+    assert_eq!(of("", "permission_error", ""), O::TargetFault(T::Auth));
+    assert_eq!(of("rate_limit_exceeded", "", ""), O::TargetFault(T::RateLimited));
+    assert_eq!(
+        of("", "not_found_error", "model: claude-9"),
+        O::TargetFault(T::ModelNotFound)
+    );
+    assert_eq!(of("", "request_too_large", ""), O::CallerFault(C::TooLarge));
     assert_eq!(
         of("", "invalid_request_error", "no"),
         O::CallerFault(C::InvalidRequest)
@@ -730,6 +739,8 @@ fn a_page_instead_of_json_never_switches_a_target_off_unless_it_is_a_401() {
     assert_eq!(of(403), O::TargetFault(T::Malformed));
     assert_eq!(of(404), O::TargetFault(T::Malformed));
     assert_eq!(of(401), O::TargetFault(T::Auth));
+    assert_eq!(of(402), O::TargetFault(T::Quota));
+    assert_eq!(of(413), O::CallerFault(C::TooLarge));
     assert_eq!(of(502), O::TargetFault(T::ServerError));
     assert_eq!(of(503), O::TargetFault(T::Overloaded));
     assert_eq!(of(429), O::TargetFault(T::RateLimited));
@@ -777,11 +788,17 @@ fn advice_follows_the_drawing() {
 fn a_429_without_retry_after_holds_for_one_backoff_step() {
     let step = Duration::from_millis(100);
     let mut graded = Graded::plain(O::TargetFault(T::RateLimited));
-    assert_eq!(graded.hold(step), Some(step));
+    assert_eq!(
+        (graded.hold(step), graded.hold_why()),
+        (Some(step), Hold::Limited)
+    );
     graded.retry_after = Some(Duration::from_secs(7));
     assert_eq!(graded.hold(step), Some(Duration::from_secs(7)));
     graded.outcome = O::TargetFault(T::Overloaded);
-    assert_eq!(graded.hold(step), Some(Duration::from_secs(7)));
+    assert_eq!(
+        (graded.hold(step), graded.hold_why()),
+        (Some(Duration::from_secs(7)), Hold::Failed)
+    );
     graded.retry_after = None;
     assert_eq!(graded.hold(step), None);
     graded.outcome = O::CallerFault(C::InvalidRequest);
@@ -825,5 +842,103 @@ fn what_the_caller_wrote_switches_no_target_off() {
         };
         let outcome = classify(Evidence::Status { status: 400, wording });
         assert_eq!(outcome, O::CallerFault(C::InvalidRequest), "{message}");
+    }
+}
+
+/// The fields of an advice that are set.
+fn set(advice: Advice) -> String {
+    let fields = [
+        ("same_target", advice.same_target),
+        ("elsewhere", advice.elsewhere),
+        ("larger_context", advice.larger_context),
+        ("only_if_chosen", advice.only_if_chosen),
+        ("target_off", advice.target_off),
+        ("hold", advice.hold),
+        ("breaker", advice.breaker),
+    ];
+    let set: Vec<&str> = fields
+        .iter()
+        .filter(|(_, on)| *on)
+        .map(|(name, _)| *name)
+        .collect();
+    set.join(" ")
+}
+
+/// The table, whole: what every outcome is called, and what it allows and asks for.
+#[test]
+fn advice_of_every_outcome() {
+    let mends = "same_target elsewhere breaker";
+    let slow = "elsewhere breaker";
+    let ours = "elsewhere target_off";
+    let other = "elsewhere only_if_chosen";
+    let table = [
+        (O::Ok, "ok", ""),
+        (
+            O::TargetFault(T::RateLimited),
+            "rate_limited",
+            "same_target elsewhere hold",
+        ),
+        (O::TargetFault(T::Overloaded), "overloaded", mends),
+        (O::TargetFault(T::ServerError), "server_error", mends),
+        (O::TargetFault(T::ConnectTimeout), "connect_timeout", mends),
+        (O::TargetFault(T::Connect), "connect", mends),
+        (O::TargetFault(T::FirstTokenTimeout), "first_token_timeout", slow),
+        (O::TargetFault(T::AttemptTimeout), "attempt_timeout", slow),
+        (O::TargetFault(T::IdleTimeout), "idle_timeout", slow),
+        (O::TargetFault(T::Reset), "reset", mends),
+        (O::TargetFault(T::Cut), "cut", mends),
+        (O::TargetFault(T::Malformed), "malformed", mends),
+        (O::TargetFault(T::Auth), "auth", ours),
+        (O::TargetFault(T::Quota), "quota", ours),
+        (O::TargetFault(T::ModelNotFound), "model_not_found", ours),
+        (O::TargetFault(T::TooSlow), "too_slow", "elsewhere"),
+        (
+            O::CallerFault(C::ContextOverflow),
+            "context_overflow",
+            "elsewhere larger_context only_if_chosen",
+        ),
+        (O::CallerFault(C::ContentFilter), "content_filter", ""),
+        (
+            O::CallerFault(C::UnsupportedParameter),
+            "unsupported_parameter",
+            other,
+        ),
+        (O::CallerFault(C::TooLarge), "too_large", other),
+        (O::CallerFault(C::InvalidRequest), "invalid_request", ""),
+        (O::Neutral(Neutral::Cancelled), "cancelled", ""),
+        (O::Neutral(Neutral::Deadline), "deadline", ""),
+        (O::Neutral(Neutral::Internal), "internal", "elsewhere"),
+    ];
+    for (outcome, label, advice) in table {
+        assert_eq!(
+            (outcome.label(), &*set(outcome.advice())),
+            (label, advice),
+            "{outcome:?}"
+        );
+    }
+    let unsent = |outcome: &Outcome| matches!(outcome, O::TargetFault(f) if f.unsent());
+    let unsent: Vec<&str> = table
+        .iter()
+        .filter(|(o, ..)| unsent(o))
+        .map(|(_, label, _)| *label)
+        .collect();
+    assert_eq!(unsent, ["connect_timeout", "connect"]);
+}
+
+#[test]
+fn a_broken_transport_is_what_it_is_called() {
+    let table = [
+        (Transport::ConnectTimeout, T::ConnectTimeout),
+        (Transport::Connect, T::Connect),
+        (Transport::Reset, T::Reset),
+        (Transport::Cut, T::Cut),
+        (Transport::Malformed, T::Malformed),
+        (Transport::FirstTokenTimeout, T::FirstTokenTimeout),
+        (Transport::AttemptTimeout, T::AttemptTimeout),
+        (Transport::IdleTimeout, T::IdleTimeout),
+    ];
+    for (transport, fault) in table {
+        let outcome = classify(Evidence::Transport(transport));
+        assert_eq!(outcome, O::TargetFault(fault));
     }
 }

@@ -323,3 +323,39 @@ async fn a_target_that_never_answers_is_left_alone_also_where_it_is_waited_for_t
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_on_the_same_target_takes_out_of_the_budget() {
+    let text = PLAN.replace(
+        "backoff =",
+        "budget = { ratio = 0.0, min_per_second = 1 }\nbackoff =",
+    );
+    let world = World::new(
+        &text,
+        (0..9).map(|_| down()).collect(),
+        vec![Script::answer("strong")],
+    );
+    let budget = Arc::new(RetryBudget::new(&world.plan.retry));
+    while budget.withdraw(world.clock.now()) {}
+    tokio::time::advance(Duration::from_secs(1)).await;
+    for _ in 0..3 {
+        let mut work = world.work(WHOLE);
+        work.retry_budget = Arc::clone(&budget);
+        whole(run(work).await.unwrap());
+    }
+    assert_eq!(
+        world.weak.seen().len(),
+        4,
+        "there was one in it, and three asked for one"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn effects_are_not_sent_again_on_a_new_connection() {
+    let storing = WHOLE.replace("\"auto\"", "\"auto\",\"store\":true");
+    for (body, may_resend) in [(WHOLE, true), (&storing, false)] {
+        let world = World::new(&plan(""), vec![Script::answer("weak")], vec![]);
+        whole(run(world.work(body)).await.unwrap());
+        assert_eq!(world.weak.seen()[0].may_resend, may_resend, "{body}");
+    }
+}
