@@ -335,13 +335,10 @@ async fn a_repeat_on_the_same_target_takes_out_of_the_budget() {
         (0..9).map(|_| down()).collect(),
         vec![Script::answer("strong")],
     );
-    let budget = Arc::new(RetryBudget::new(&world.plan.retry));
-    while budget.withdraw(world.clock.now()) {}
+    while world.budgets.repeats.withdraw(world.clock.now()) {}
     tokio::time::advance(Duration::from_secs(1)).await;
     for _ in 0..3 {
-        let mut work = world.work(WHOLE);
-        work.retry_budget = Arc::clone(&budget);
-        whole(run(work).await.unwrap());
+        whole(run(world.work(WHOLE)).await.unwrap());
     }
     assert_eq!(
         world.weak.seen().len(),
