@@ -24,8 +24,9 @@ use crate::soak::{self, Sample};
 const FROM: u64 = 1 << 40;
 /// Between looks.
 const LOOK: Duration = Duration::from_millis(20);
-/// `window_ms` of the breaker: for so long a target that was left alone has less than its share of a tier.
-const SLOW_START: Duration = Duration::from_secs(10);
+/// One of two that share a tier may have to wait until the other one looks worse. It begins again with a tenth of its weight,
+/// and an estimate of its latency from before, which may be ten times too long; both fade within 10 s to a third.
+const SECOND_OF_TWO: Duration = Duration::from_secs(60);
 /// What is held for requests that have ended is given back by then.
 const GIVEN_BACK: Duration = Duration::from_secs(5);
 /// Healthy requests to each name at the very end.
@@ -122,12 +123,14 @@ async fn back(
     let Some(r) = ROUTES.get(route) else { return out };
     let mut numbers = from..;
     let mut missing: BTreeSet<usize> = r.first.iter().copied().collect();
-    let within = if r.first.len() > 1 {
-        AFTER + SLOW_START
-    } else {
-        AFTER
+    let within = |missing: &BTreeSet<usize>| {
+        if missing.len() < r.first.len() {
+            SECOND_OF_TWO
+        } else {
+            AFTER
+        }
     };
-    while !missing.is_empty() && now() - healed < within {
+    while !missing.is_empty() && now() - healed < within(&missing) {
         let n = numbers.next().unwrap_or(FROM);
         let outcome = one(client, Call::to(route, seed, n), seed, began).await;
         if let Some(by) = outcome
@@ -144,7 +147,7 @@ async fn back(
         out.wrong.push(format!(
             "{} is not in use again {:.1} s after all was healed",
             target.name,
-            within.as_secs_f64()
+            (now() - healed).as_secs_f64()
         ));
     }
     out
