@@ -85,24 +85,28 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(what) => {
+        Err((code, what)) => {
             eprintln!("mutations: {what}");
-            ExitCode::FAILURE
+            ExitCode::from(code)
         }
     }
 }
 
-fn run(args: &Args) -> Result<bool, String> {
+/// Exit code, and why.
+type Failure = (u8, String);
+
+fn run(args: &Args) -> Result<bool, Failure> {
+    let failed = |what: String| (1, what);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let root = root.canonicalize().map_err(|e| e.to_string())?;
-    let all = list::read(&root)?;
+    let root = root.canonicalize().map_err(|e| (1, e.to_string()))?;
+    let all = list::read(&root).map_err(failed)?;
     let problems = list::problems(&root, &all);
     if !problems.is_empty() {
-        return Err(format!(
+        return Err(failed(format!(
             "{} no longer fits the source:\n  {}",
             list::FILE,
             problems.join("\n  ")
-        ));
+        )));
     }
     if args.check {
         println!(
@@ -113,18 +117,21 @@ fn run(args: &Args) -> Result<bool, String> {
     }
     let chosen: Vec<&Mutation> = all.iter().filter(|m| is_chosen(&args.only, &m.name)).collect();
     if chosen.is_empty() {
-        return Err(format!("no mutation is named so; {} names them all", list::FILE));
+        return Err((
+            2,
+            format!("no mutation is named so; {} names them all", list::FILE),
+        ));
     }
     let target_dir = args.target_dir.clone().unwrap_or(root.join("target/mutations"));
-    let target_dir = std::path::absolute(target_dir).map_err(|e| e.to_string())?;
-    let tree = Tree::prepare(&root, &target_dir.join("tree"))?;
+    let target_dir = std::path::absolute(target_dir).map_err(|e| (1, e.to_string()))?;
+    let tree = Tree::prepare(&root, &target_dir.join("tree")).map_err(failed)?;
     let work = Work {
         tree,
         target_dir,
         most: Duration::from_secs(args.seconds),
     };
     let began = now();
-    work.green(&chosen)?;
+    work.green(&chosen).map_err(failed)?;
     let done: Vec<Done<'_>> = chosen.iter().map(|m| work.one(m)).collect();
     let red = done.iter().filter(|d| matches!(d.verdict, Verdict::Red)).count();
     eprintln!("{red} of {} turned red; {:.0} s", done.len(), seconds(began));

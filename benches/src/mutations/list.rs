@@ -134,7 +134,7 @@ mod tests {
         assert!(with(|m| m.find = ["not ", "there"].concat() + "!").contains("stands 0 times"));
         assert!(with(|m| m.file = "no.rs".into()).contains("no.rs"));
         assert!(with(|m| m.replace = m.find.clone()).contains("changes nothing"));
-        assert!(with(|m| m.tests = vec!["a::b".into()]).contains("no test b"));
+        assert!(with(|m| m.tests = vec![["a::no_", "such_test"].concat()]).contains("has no test"));
         assert!(with(|m| m.tests.clear()).contains("names no test"));
         let twice = problems(&root(), &[good.clone(), good]).join("; ");
         assert!(twice.contains("stands twice"), "{twice}");
