@@ -162,6 +162,15 @@ impl<'a> Engine<'a> {
                 self.rates.prompt_token_us = micros(middle - before) / tokens.len() as f64;
                 self.rates.step_us = micros(after - middle);
             }
+            // As many answers as there may be at once: their rows of logits (200 KB each, of a vocabulary of 49,152) are in
+            // memory from now on, instead of with the first crowd, hours later, when they look like a leak.
+            let row = Span {
+                first: 0,
+                tokens: &[0],
+                pages: &pages,
+                logits: Wanted::Last,
+            };
+            self.compute(&vec![row; self.shared.slots]);
         }
         for page in pages {
             self.pool.release(page);

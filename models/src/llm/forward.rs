@@ -38,6 +38,7 @@ pub(super) struct Weights {
 }
 
 /// Some consecutive tokens of one sequence.
+#[derive(Clone, Copy)]
 pub(super) struct Span<'a> {
     /// Position of the first one.
     pub first: usize,
