@@ -68,9 +68,10 @@ pub struct Schedule {
 }
 
 /// What fails. The wall (`load-tests faults`) has each of them in every form; here they meet.
-const FAULTS: [Fault; 45] = [
+const FAULTS: [Fault; 48] = [
     Fault::RateLimited,
     Fault::RateLimitedMs,
+    Fault::RateLimitedDate,
     Fault::RateLimitedBare,
     Fault::RateLimitInBand,
     Fault::ServerError,
@@ -92,6 +93,8 @@ const FAULTS: [Fault; 45] = [
     Fault::SlowFirstToken,
     Fault::RoleOnly,
     Fault::PingsOnly,
+    Fault::PingsMidStream,
+    Fault::PingsBetween,
     Fault::Stall,
     Fault::Drip,
     Fault::Cut,
@@ -280,6 +283,7 @@ impl What {
             Self::Fault(fault) => match fault {
                 Fault::RateLimited
                 | Fault::RateLimitedMs
+                | Fault::RateLimitedDate
                 | Fault::RateLimitedBare
                 | Fault::RateLimitInBand => '9',
                 Fault::Unauthorized | Fault::Quota | Fault::ModelNotFound | Fault::Forbidden => 'k',
