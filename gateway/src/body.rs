@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use routing::units::Time;
-use tokio::time::Sleep;
 
+use crate::clock::Alarm;
 use crate::error::{Error, Kind};
 use crate::ledger::Ledger;
 use crate::telemetry::record::End;
@@ -45,8 +45,8 @@ pub struct Metered {
     ledger: Option<Ledger>,
     /// A stream may not last longer.
     until: Time,
-    /// Wakes a silent stream at `until`; made when it first has nothing to say.
-    alarm: Option<Pin<Box<Sleep>>>,
+    /// Rings at `until`; made when the stream is first asked for a piece.
+    alarm: Option<Alarm>,
 }
 
 impl Metered {
@@ -91,17 +91,15 @@ impl Metered {
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 
-    /// Has the stream's time come: looked at before every piece, and by an alarm while there is none.
-    fn is_over(&mut self, cx: &mut Context<'_>, silent: bool) -> bool {
-        let Some(ledger) = &self.ledger else { return false };
-        let (clock, until) = (ledger.clock(), self.until);
-        if until == Time::NEVER || !silent {
-            return clock.now() >= until;
-        }
+    /// Has the stream's time come? Looked at before every piece; who then gets none is woken by it.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let (Some(ledger), true) = (&self.ledger, self.until != Time::NEVER) else {
+            return false;
+        };
         let alarm = self
             .alarm
-            .get_or_insert_with(|| Box::pin(clock.sleep_until(until)));
-        alarm.as_mut().poll(cx).is_ready()
+            .get_or_insert_with(|| Alarm::new(ledger.clock(), self.until));
+        alarm.poll(cx).is_ready()
     }
 
     fn over(&mut self) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
@@ -113,10 +111,8 @@ impl Metered {
     fn heard(
         &mut self,
         polled: Option<Poll<Option<Result<Bytes, Error>>>>,
-        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::convert::Infallible>>> {
         match polled {
-            Some(Poll::Pending) if self.is_over(cx, true) => self.over(),
             Some(Poll::Pending) => Poll::Pending,
             Some(Poll::Ready(Some(Ok(bytes)))) => {
                 if let Some(ledger) = &mut self.ledger {
@@ -158,7 +154,7 @@ impl http_body::Body for Metered {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
-        if matches!(this.content, Content::Stream(_)) && this.is_over(cx, false) {
+        if matches!(this.content, Content::Stream(_)) && this.is_over(cx) {
             return this.over();
         }
         match &mut this.content {
@@ -174,7 +170,7 @@ impl http_body::Body for Metered {
             Content::Stream(source) => {
                 // The guard covers polling too: a bug in a stream is one in-band error, not a dead connection.
                 let polled = catch_unwind(AssertUnwindSafe(|| source.poll_next(cx)));
-                this.heard(polled.ok(), cx)
+                this.heard(polled.ok())
             }
         }
     }

@@ -3,6 +3,9 @@
 //! It stands on tokio's clock, so a test that pauses that clock owns everything here too (never with real sockets or
 //! threads: use an in-memory connection there). `clippy.toml` bans reading the time anywhere else.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use routing::units::Time;
@@ -85,6 +88,42 @@ impl Clock {
     }
 }
 
+/// A timer that is looked at with every event of a stream and rings seldom: who is told already is not told again, and the
+/// time is not read for a look.
+#[derive(Debug)]
+pub struct Alarm {
+    sleep: Pin<Box<tokio::time::Sleep>>,
+    /// Who is woken when it rings.
+    wakes: Option<Waker>,
+}
+
+impl Alarm {
+    /// Rings at `at`.
+    pub fn new(clock: &Clock, at: Time) -> Self {
+        Self {
+            sleep: Box::pin(clock.sleep_until(at)),
+            wakes: None,
+        }
+    }
+
+    /// Rings at `at`, and not when it was to.
+    pub fn set(&mut self, clock: &Clock, at: Time) {
+        self.sleep.as_mut().reset(clock.instant(at));
+        self.wakes = None;
+    }
+
+    /// Has it rung? Else whoever asks is woken when it does.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let told = self.wakes.as_ref().is_some_and(|w| w.will_wake(cx.waker()));
+        if told && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        let polled = self.sleep.as_mut().poll(cx);
+        self.wakes = polled.is_pending().then(|| cx.waker().clone());
+        polled
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +143,28 @@ mod tests {
         let at = clock.now() + Duration::from_millis(5);
         assert!(clock.within(at, std::future::pending::<()>()).await.is_none());
         assert_eq!(clock.within(Time::NEVER, async { 7 }).await, Some(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_rings_when_it_was_set_to_last_and_wakes_who_looked_last() {
+        let clock = Clock::system();
+        let begin = clock.now();
+        let mut alarm = Alarm::new(&clock, begin + Duration::from_secs(10));
+        std::future::poll_fn(|cx| {
+            assert!(alarm.poll(cx).is_pending() && alarm.poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        alarm.set(&clock, begin + Duration::from_secs(2));
+        // Somebody else looks, and is let go again; then this task waits for it.
+        let mut elsewhere = Context::from_waker(Waker::noop());
+        assert!(alarm.poll(&mut elsewhere).is_pending());
+        std::future::poll_fn(|cx| alarm.poll(cx)).await;
+        assert_eq!(clock.now().since(begin).as_secs(), 2);
+        // Rung is rung.
+        assert!(alarm.poll(&mut elsewhere).is_ready());
+        alarm.set(&clock, begin + Duration::from_secs(5));
+        std::future::poll_fn(|cx| alarm.poll(cx)).await;
+        assert_eq!(clock.now().since(begin).as_secs(), 5);
     }
 }

@@ -69,12 +69,20 @@ pub struct Choice {
 /// Power of two choices: two are drawn by weight without replacement, and the one with less load for its weight wins
 /// (of two alike the one drawn first, so that idle targets share by weight). `None` when there is none.
 pub fn choose(candidates: &[Candidate], seed: u64) -> Option<Choice> {
-    let (only, rest) = candidates.split_first()?;
-    if rest.is_empty() {
-        return Some(Choice {
-            target: only.target,
-            propensity: 1.0,
-        });
+    let usual = usual_latency(candidates);
+    let winner = winner(candidates, seed, usual)?;
+    Some(Choice {
+        target: candidates.get(winner)?.target,
+        propensity: match candidates.len() {
+            1 => 1.0,
+            _ => propensity(candidates, winner, usual),
+        },
+    })
+}
+
+fn winner(candidates: &[Candidate], seed: u64, usual: u64) -> Option<usize> {
+    if candidates.len() < 2 {
+        return (!candidates.is_empty()).then_some(0);
     }
     let weights = |i: usize| share(candidates, i);
     let first = draw(candidates.len(), unit(mix(seed)), weights)?;
@@ -82,21 +90,16 @@ pub fn choose(candidates: &[Candidate], seed: u64) -> Option<Choice> {
         if i == first { 0.0 } else { weights(i) }
     })
     .unwrap_or(first);
-    let usual = usual_latency(candidates);
-    let winner = better(candidates, first, second, usual);
-    Some(Choice {
-        target: candidates.get(winner)?.target,
-        propensity: propensity(candidates, winner, usual),
-    })
+    Some(better(candidates, first, second, usual))
 }
 
-/// All of them, in the order in which they should be asked: the choice, then the choice among the rest, and so on.
+/// All of them, in the order in which they should be asked: the choice, then the choice among the rest, and so on. (How
+/// likely it was nobody asks.)
 pub fn order(candidates: &[Candidate], seed: u64) -> SmallVec<[TargetId; 6]> {
     let mut left: SmallVec<[Candidate; 6]> = candidates.into();
     let mut out = SmallVec::new();
-    while let Some(choice) = choose(&left, mix(seed ^ left.len() as u64)) {
-        left.retain(|c| c.target != choice.target);
-        out.push(choice.target);
+    while let Some(at) = winner(&left, mix(seed ^ left.len() as u64), usual_latency(&left)) {
+        out.push(left.remove(at).target);
     }
     out
 }

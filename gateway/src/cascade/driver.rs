@@ -6,8 +6,6 @@
 mod gap;
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,6 +31,7 @@ use super::running::{Calling, Running, Said};
 use super::watch::Watch;
 use super::{Head, Work, errors, expect};
 use crate::call::Call;
+use crate::clock::Alarm;
 use crate::error::{Error, Kind};
 use crate::providers::event::{self as said, FinishReason, Frame, Meta, Usage};
 use crate::providers::failure::{AttemptError, Fault, TryClock};
@@ -49,7 +48,7 @@ pub struct Driver {
     events: VecDeque<Event>,
     /// Tries that run, and answers that are whole and kept until the machine has chosen.
     tries: SmallVec<[Running; 2]>,
-    timer: Pin<Box<tokio::time::Sleep>>,
+    timer: Alarm,
     /// When the machine wants to be woken.
     machine_at: Time,
     /// What the timer is set to.
@@ -119,10 +118,13 @@ impl Driver {
         hedged(&mut setup, &work);
         let may_go_on = setup.continue_with != ContinueWith::Never;
         let machine = Machine::new(setup);
-        let timer = Box::pin(work.clock.sleep_until(Time::NEVER));
+        let timer = Alarm::new(&work.clock, Time::NEVER);
+        // Room for what one step leaves behind, so that it never grows in a request that goes well.
+        let mut events = VecDeque::with_capacity(4);
+        events.push_back(Event::Begin);
         Self {
             machine,
-            events: VecDeque::from([Event::Begin]),
+            events,
             tries: SmallVec::new(),
             timer,
             machine_at: Time::NEVER,
@@ -232,7 +234,7 @@ impl Driver {
             }
         }
         self.arm(now);
-        if self.armed_at != Time::NEVER && self.timer.as_mut().poll(cx).is_ready() {
+        if self.armed_at != Time::NEVER && self.timer.poll(cx).is_ready() {
             self.armed_at = Time::NEVER;
             self.rang(now);
             return Turn::Moved;
@@ -861,15 +863,16 @@ impl Driver {
         Ok(Some(whole.body(call.kind)))
     }
 
-    /// Sets the one timer to the earlier of the machine's wish and the idle clock.
+    /// Sets the one timer to the earlier of the machine's wish and the idle clock. One that was to ring later by now is
+    /// left alone and set anew when it rings: a stream moves its idle clock with every event.
     fn arm(&mut self, now: Time) {
         let mut at = self.machine_at;
         if let Some(idle) = self.idle_at(now) {
             at = at.min(idle);
         }
-        if at != self.armed_at {
+        if at < self.armed_at {
             self.armed_at = at;
-            self.timer.as_mut().reset(self.work.clock.instant(at));
+            self.timer.set(&self.work.clock, at);
         }
     }
 

@@ -45,7 +45,7 @@ impl Text {
         if self.escaped {
             json::unescape(&self.bytes)
         } else {
-            String::from_utf8_lossy(&self.bytes)
+            plain(&self.bytes)
         }
     }
 
@@ -71,8 +71,16 @@ impl Text {
         if self.escaped {
             out.put_slice(&self.bytes);
         } else {
-            json::escape_into(&String::from_utf8_lossy(&self.bytes), out);
+            json::escape_into(&plain(&self.bytes), out);
         }
+    }
+}
+
+/// Bytes as text. Right text, which nearly all of it is, is looked through many bytes at a time.
+fn plain(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
     }
 }
 

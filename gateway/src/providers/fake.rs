@@ -24,6 +24,8 @@ use crate::call::{Call, CallKind};
 pub enum Act {
     /// Nothing for so long, on tokio's clock.
     Wait(Duration),
+    /// Nothing now, but at once when asked again: as between two reads of a socket.
+    Yield,
     /// These events, in one frame.
     Say(Vec<Event>),
     /// The try fails.
@@ -209,6 +211,7 @@ impl FakeTarget {
         for act in script.before {
             match act {
                 Act::Wait(time) => tokio::time::sleep(time).await,
+                Act::Yield => tokio::task::yield_now().await,
                 Act::Hang => std::future::pending().await,
                 Act::Say(_) => {}
                 Act::Panic => bug(),
@@ -282,6 +285,10 @@ impl FakeBody {
             }
             match self.acts.pop_front() {
                 Some(Act::Wait(time)) => self.sleep = Some(Box::pin(tokio::time::sleep(time))),
+                Some(Act::Yield) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Some(Act::Say(events)) => {
                     let frame = self.wire.frame(SmallVec::from_vec(events));
                     self.guard.ended = frame.is_done();
