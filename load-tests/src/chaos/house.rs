@@ -60,7 +60,7 @@ pub struct Route {
     pub then: &'static [usize],
     /// An answer of one of `then` is marked as degraded.
     pub degrades: bool,
-    /// A stream that breaks may be gone on with, and by whom beside the one that broke off.
+    /// A stream that breaks may be gone on with.
     pub goes_on: bool,
     /// What is asked there.
     pub speaks: Speaks,

@@ -6,10 +6,12 @@
 //! and what is excused follows from that ([`ways`]).
 
 pub mod call;
+mod detail;
 pub mod house;
 pub mod judge;
 pub mod reload;
 mod report;
+mod rules;
 pub mod schedule;
 mod settle;
 pub mod ways;
@@ -42,6 +44,9 @@ pub(crate) use settle::{by_trace, written};
 const PATIENCE: Duration = Duration::from_secs(25);
 /// Requests at once; more are not sent, but counted.
 const MOST_AT_ONCE: usize = 4_000;
+/// A request that leaves so late shows that this machine stood still: no clock of the gateway, nor of a provider, means
+/// anything meanwhile.
+const STALL: Duration = Duration::from_millis(300);
 /// Between samples of the process.
 const SAMPLE: Duration = Duration::from_secs(1);
 
@@ -83,8 +88,10 @@ pub struct Outcome {
     pub error: String,
     /// Why an error is excused.
     pub excuse: Option<Excuse>,
-    /// By the schedule at least one target was well all the time.
+    /// At least one target was well all the time, and felt no earlier fault.
     pub had_a_way: bool,
+    /// At least one target was on and without a fault all the time.
+    pub had_a_sound_target: bool,
     /// What is wrong, one sentence each.
     pub wrong: Vec<String>,
 }
@@ -120,6 +127,7 @@ impl Outcome {
             error,
             excuse: None,
             had_a_way: false,
+            had_a_sound_target: false,
             wrong,
         }
     }
@@ -131,6 +139,8 @@ pub(crate) struct Loaded {
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) not_sent: u64,
     pub(crate) late: Histogram,
+    /// When this machine stood still: a request left much later than it was due.
+    pub(crate) stalls: Vec<(Duration, Duration)>,
 }
 
 /// Runs it against that program. `progress` gets a line about once a second.
@@ -202,6 +212,7 @@ pub async fn run(program: &Path, chaos: &Chaos, mut progress: impl FnMut(String)
         outcomes: loaded.outcomes,
         not_sent: loaded.not_sent,
         late: loaded.late,
+        stalls: loaded.stalls,
         rss: soak::second_half(&samples, chaos.length),
         rest: (rest, settled.rest),
         samples,
@@ -244,7 +255,14 @@ pub(crate) async fn load(
     };
     for (n, due) in (0u64..).zip(arrivals) {
         tokio::time::sleep_until(began + due).await;
-        loaded.late.add(us(now().saturating_duration_since(began + due)));
+        let left = now() - began;
+        loaded.late.add(us(left.saturating_sub(due)));
+        if left.saturating_sub(due) > STALL {
+            match loaded.stalls.last_mut() {
+                Some((_, end)) if *end >= due => *end = left,
+                _ => loaded.stalls.push((due, left)),
+            }
+        }
         match slots.clone().try_acquire_owned() {
             Ok(slot) => {
                 let (client, results, call) = (client.clone(), results.clone(), draw(n));

@@ -6,25 +6,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::house::{House, PROVIDERS, TARGETS};
-use super::judge::{self, End};
+use super::house::TARGETS;
+use super::judge::End;
+use super::rules::SLOPE_FROM;
 use super::schedule::{Place, What};
-use super::settle::{by_trace, compare};
-use super::{
-    Chaos, Excuse, Gateway, Histogram, Outcome, Records, Reloaded, Sample, Schedule, Settled, Slope,
-};
-use super::{Ways, Window, us};
-use crate::provider::Entry;
-use crate::records;
-use crate::soak::Bounds;
+use super::{Chaos, Excuse, Histogram, Outcome, Reloaded, Sample, Schedule, Settled, Slope, Window, us};
 use crate::timeline::Timeline;
-
-/// Requests that are shown in detail.
-const SHOWN: usize = 5;
-/// A run that is shorter says nothing of a slope: what the process needs at all is still being learned.
-const SLOPE_FROM: Duration = Duration::from_secs(300);
-/// Idle connections to providers that a gateway may have more than at its start.
-const POOLED: u64 = 512;
 
 /// How it went.
 pub struct Report {
@@ -42,6 +29,8 @@ pub struct Report {
     pub not_sent: u64,
     /// How late requests left: when this is not small the generator was too slow, and the run says less than it seems.
     pub late: Histogram,
+    /// When this machine stood still.
+    pub stalls: Vec<(Duration, Duration)>,
     /// Growth of RSS over the second half.
     pub rss: Option<Slope>,
     /// The process at rest, at the start and at the end.
@@ -65,161 +54,9 @@ pub struct Report {
 }
 
 impl Report {
-    fn all(&self) -> impl Iterator<Item = &Outcome> {
+    /// Every request, those of the end included.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Outcome> {
         self.outcomes.iter().chain(&self.settled.outcomes)
-    }
-
-    fn accepted(&self) -> Vec<(Duration, Duration)> {
-        self.reloaded
-            .iter()
-            .filter(|r| r.accepted)
-            .map(|r| r.at)
-            .collect()
-    }
-
-    /// Applies what can be judged only now: ways, records, and the rules about the whole.
-    pub fn judge(&mut self, written: Result<Records, String>) {
-        let ways = Ways::new(&self.windows, &self.accepted(), TARGETS.len());
-        let empty = Records::default();
-        let found = written.as_ref().unwrap_or(&empty);
-        let of = by_trace(found);
-        let seed = self.chaos.seed;
-        for o in self.outcomes.iter_mut().chain(&mut self.settled.outcomes) {
-            let (route, (began, ended)) = (o.call.route(), o.at);
-            o.had_a_way = ways.had_a_way(route, began, ended);
-            if o.end == End::Error {
-                match ways.judge(route, o.status, began, ended) {
-                    Ok(excuse) => o.excuse = Some(excuse),
-                    Err(why) => o.wrong.push(format!("status {} {why}", o.status)),
-                }
-            }
-            // A stream breaks only where a fault was on at somebody who may have written it.
-            if o.end == End::InBand && !route.targets().any(|t| ways.faulty(t, began, ended)) {
-                o.wrong
-                    .push("an error in band, though every target was well".to_owned());
-            }
-            // Who is off is no part of the cascade, and without it nothing is degraded.
-            let may_be_off = route.first.iter().any(|t| ways.may_be_off(*t, began, ended));
-            let unmarked = o.by.is_some_and(|by| judge::is_weaker(&o.call, by)) && !o.degraded;
-            if o.end == End::Whole && unmarked && !may_be_off {
-                o.wrong
-                    .push("the last resort answered, and nothing says that it is degraded".to_owned());
-            }
-            if written.is_ok() {
-                let trace = o.call.trace(seed);
-                let own = of.get(trace.as_str()).map(Vec::as_slice).unwrap_or_default();
-                o.wrong.extend(compare(o, own));
-            }
-        }
-        self.rules(written.map(|r| r.wrong));
-    }
-
-    fn rules(&mut self, records: Result<Vec<String>, String>) {
-        let mut broken = Vec::new();
-        let wrong = self.all().filter(|o| !o.wrong.is_empty()).count();
-        if wrong > 0 {
-            broken.push(format!("{wrong} requests did not end as they must"));
-        }
-        if self.not_sent > 0 {
-            broken.push(format!(
-                "{} requests could not be sent: too many at once",
-                self.not_sent
-            ));
-        }
-        match records {
-            Ok(wrong) => broken.extend(wrong.into_iter().take(SHOWN).map(|w| format!("records: {w}"))),
-            Err(why) => broken.push(why),
-        }
-        for r in self.reloaded.iter().filter(|r| !r.wrong.is_empty()).take(SHOWN) {
-            broken.push(format!(
-                "reload at {:.1} s: {}",
-                r.at.0.as_secs_f64(),
-                r.wrong.join("; ")
-            ));
-        }
-        broken.extend(self.settled.wrong.iter().cloned());
-        if self.chaos.length >= SLOPE_FROM {
-            broken.extend(self.rss.and_then(|s| s.grows(self.chaos.rss_mb_per_hour)));
-        }
-        let (before, after) = self.rest;
-        if after.threads > before.threads + Bounds::default().threads {
-            broken.push(format!(
-                "{} threads at rest, {} before",
-                after.threads, before.threads
-            ));
-        }
-        if after.files > before.files + POOLED {
-            broken.push(format!(
-                "{} files open at rest, {} before",
-                after.files, before.files
-            ));
-        }
-        self.broken = broken;
-    }
-
-    /// Looks up the first broken requests, and the first of those that are well worth a look.
-    pub(super) fn look_up(&mut self, gateway: &Gateway, house: &House) {
-        self.details = self.explain(gateway, house, |o| !o.wrong.is_empty());
-        self.aftermath = self.explain(gateway, house, |o| o.excuse == Some(Excuse::Aftermath));
-        self.not_gone_on = self.explain(gateway, house, Outcome::not_gone_on);
-    }
-
-    /// Some requests: what was asked, what came, what was switched on, what the record and the providers say.
-    fn explain(&self, gateway: &Gateway, house: &House, which: impl Fn(&Outcome) -> bool) -> String {
-        let first: Vec<&Outcome> = self.all().filter(|o| which(o)).take(SHOWN).collect();
-        let ids: Vec<&str> = first.iter().map(|o| o.id.as_str()).collect();
-        let lines = records::whole_lines(&gateway.home().join("records"), &ids);
-        let mut out = String::new();
-        for o in first {
-            let at = |d: Duration| d.as_secs_f64();
-            let _ = writeln!(
-                out,
-                "{}: {} to {:.3} s, {:?}, status {} {} {}",
-                o.call.about(),
-                format_args!("{:.3}", at(o.at.0)),
-                at(o.at.1),
-                o.end,
-                o.status,
-                o.id,
-                o.error
-            );
-            for wrong in &o.wrong {
-                let _ = writeln!(out, "    {wrong}");
-            }
-            for w in self.near(o) {
-                let _ = writeln!(
-                    out,
-                    "    on: {} {} {:.3} to {:.3} s{}",
-                    w.place.name(),
-                    w.what.name(),
-                    at(w.from),
-                    at(w.to),
-                    w.share.map(|s| format!(", a share of {s}")).unwrap_or_default()
-                );
-            }
-            for entry in seen(house, &o.call.trace(self.chaos.seed)) {
-                let _ = writeln!(out, "    {entry}");
-            }
-            let record = lines.iter().find(|(id, _)| *id == o.id);
-            let _ = match record {
-                Some((_, line)) => writeln!(out, "    record: {line}"),
-                None => writeln!(out, "    no record"),
-            };
-        }
-        out
-    }
-
-    /// Windows of the targets of a request, around its life.
-    fn near<'a>(&'a self, o: &'a Outcome) -> impl Iterator<Item = &'a Window> {
-        let around = Duration::from_secs(8);
-        self.windows
-            .iter()
-            .filter(move |w| w.from <= o.at.1 && w.to + around >= o.at.0)
-            .filter(|w| {
-                w.place
-                    .targets()
-                    .any(|t| o.call.route().targets().any(|of| of == t))
-            })
     }
 
     fn timeline(&self) -> Timeline {
@@ -237,6 +74,10 @@ impl Report {
             t.marks("", marks.into_iter().map(|w| (w.from, w.to, w.what.letter())));
         }
         let ends = |end: End| self.outcomes.iter().filter(move |o| o.end == end).map(|o| o.at.1);
+        t.marks(
+            "stood still",
+            self.stalls.iter().map(|(from, to)| (*from, *to, '!')),
+        );
         t.counts("errors", ends(End::Error));
         t.counts("in band", ends(End::InBand));
         let joined = self.outcomes.iter().filter(|o| o.joined && o.end == End::Whole);
@@ -285,9 +126,16 @@ impl Report {
         h
     }
 
-    /// Excused errors, by excuse: every target had a fault on it; one only felt an earlier one; a target refused.
-    fn excused(&self) -> [usize; 3] {
-        [Excuse::Faults, Excuse::Aftermath, Excuse::Refusal].map(|e| self.count(|o| o.excuse == Some(e)))
+    fn excused(&self, why: Excuse) -> usize {
+        self.count(|o| o.excuse == Some(why))
+    }
+
+    /// For how long this machine stood still.
+    pub(super) fn stood_still(&self) -> Duration {
+        self.stalls
+            .iter()
+            .map(|(from, to)| to.saturating_sub(*from))
+            .sum()
     }
 
     fn breakers(&self) -> (usize, usize) {
@@ -312,7 +160,6 @@ impl Report {
             .map(|e| (e.word(), self.count(|o| o.end == *e)))
             .collect();
         let [faults, habits, states] = self.switched();
-        let [by_faults, aftermath, refusal] = self.excused();
         let (open, kept) = self.breakers();
         let back: BTreeMap<&str, f64> = self
             .settled
@@ -325,10 +172,13 @@ impl Report {
             "seconds": self.chaos.length.as_secs_f64(), "rate": self.chaos.rate,
             "requests": {"sent": self.outcomes.len(), "not_sent": self.not_sent, "ends": ends, "status": self.by_status(),
                 "not_right": self.count(|o| !o.wrong.is_empty()), "had_a_way": self.count(|o| o.had_a_way),
+                "had_a_sound_target": self.count(|o| o.had_a_sound_target),
                 "joined": self.count(|o| o.joined && o.end == End::Whole), "degraded": self.count(|o| o.degraded),
-                "excused": {"faults": by_faults, "aftermath": aftermath, "refusal": refusal},
+                "excused": {"faults": self.excused(Excuse::Faults), "off": self.excused(Excuse::Off),
+                    "aftermath": self.excused(Excuse::Aftermath), "refusal": self.excused(Excuse::Refusal)},
                 "not_gone_on": self.count(Outcome::not_gone_on),
                 "answered_by": self.answered_by(), "took_ms": self.took().summary(), "late_ms": self.late.summary()},
+            "stood_still": {"times": self.stalls.len(), "seconds": self.stood_still().as_secs_f64()},
             "switched": {"faults": faults, "habits": habits, "states": states},
             "reloads": {"accepted": self.reloaded.iter().filter(|r| r.accepted).count(),
                 "refused": self.reloaded.iter().filter(|r| r.refused).count(), "open_breakers": open, "seen_kept": kept},
@@ -349,7 +199,6 @@ impl Report {
         let _ = writeln!(out, "{}\n", What::LETTERS);
         let count = |end: End| self.count(|o| o.end == end);
         let [faults, habits, states] = self.switched();
-        let [by_faults, aftermath, refusal] = self.excused();
         let _ = writeln!(
             out,
             "{} requests in {:.0} s, seed {}: {} whole ({} by more than one, {} degraded), {} in-band errors, {} errors, {} left, {} lost",
@@ -366,10 +215,19 @@ impl Report {
         );
         let _ = writeln!(
             out,
-            "{} had a way left all the time; errors {:?}: {by_faults} where every target had a fault on it, {aftermath} in the \
-             aftermath of one, {refusal} refusals passed on",
+            "{} had a way left all the time, and so no excuse for an error. {} had a target that was on and without a fault: {} of \
+             them got an error in the aftermath of an earlier one",
             self.count(|o| o.had_a_way),
-            self.by_status()
+            self.count(|o| o.had_a_sound_target),
+            self.excused(Excuse::Aftermath),
+        );
+        let _ = writeln!(
+            out,
+            "errors {:?}: {} where every target had a fault on it, {} where the others were off until a reload, {} refusals passed on",
+            self.by_status(),
+            self.excused(Excuse::Faults),
+            self.excused(Excuse::Off),
+            self.excused(Excuse::Refusal),
         );
         let _ = writeln!(
             out,
@@ -387,8 +245,13 @@ impl Report {
         let (took, late) = (self.took().summary(), self.late.summary());
         let _ = writeln!(
             out,
-            "took p50 {:.0} ms, p99 {:.0}, longest {:.0}; left late by p99 {:.1} ms",
-            took.p50, took.p99, took.max, late.p99
+            "took p50 {:.0} ms, p99 {:.0}, longest {:.0}; left late by p99 {:.1} ms; this machine stood still {} times, {:.1} s in all",
+            took.p50,
+            took.p99,
+            took.max,
+            late.p99,
+            self.stalls.len(),
+            self.stood_still().as_secs_f64()
         );
         let back: Vec<String> = self
             .settled
@@ -452,25 +315,4 @@ impl Report {
         }
         out
     }
-}
-
-/// What the providers saw of a request, a line each.
-fn seen(house: &House, trace: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    for (at, (name, _)) in PROVIDERS.iter().enumerate() {
-        let of = |e: &Entry| e.headers.get("traceparent").is_some_and(|t| t.contains(trace));
-        let entries = house.provider(at).map(|p| p.log().select(of)).unwrap_or_default();
-        for e in entries {
-            out.push(format!(
-                "{name} saw: {} status {}, {} of {} tokens, {:?}, {} ms",
-                e.model,
-                e.status,
-                e.tokens_sent,
-                e.tokens_planned,
-                e.ended,
-                e.ended_us.map_or(0, |end| end.saturating_sub(e.began_us) / 1_000)
-            ));
-        }
-    }
-    out
 }

@@ -47,7 +47,9 @@ struct Spell {
 pub enum Excuse {
     /// Every target had a fault on it in the request's own life.
     Faults,
-    /// At least one of them only felt an earlier one.
+    /// Some had not, and all of those may have been off: nobody had loaded a plan since they refused our key or name.
+    Off,
+    /// At least one of them only felt an earlier one: its breaker, a hold.
     Aftermath,
     /// A target refused the request.
     Refusal,
@@ -89,6 +91,22 @@ impl Ways {
         Self { spells }
     }
 
+    /// While this machine stood still nobody was well.
+    pub fn stalled(mut self, stalls: &[(Duration, Duration)]) -> Self {
+        for (from, to) in stalls {
+            for of in &mut self.spells {
+                of.push(Spell {
+                    from: from.saturating_sub(MARGIN),
+                    to: *to + MARGIN,
+                    felt: *to + AFTER,
+                    refuses: false,
+                    off: false,
+                });
+            }
+        }
+        self
+    }
+
     fn of(&self, target: usize) -> impl Iterator<Item = &Spell> {
         self.spells.get(target).into_iter().flatten()
     }
@@ -114,6 +132,12 @@ impl Ways {
         route.targets().any(|t| !self.touched(t, began, ended))
     }
 
+    /// Some target of the route was on, and no fault was on it all the time. An earlier one may still have been felt.
+    pub fn had_a_sound_target(&self, route: &Route, began: Duration, ended: Duration) -> bool {
+        let sound = |t: usize| !self.faulty(t, began, ended) && !self.may_be_off(t, began, ended);
+        route.targets().any(sound)
+    }
+
     /// Is a status that is no answer excused?
     ///
     /// # Errors
@@ -130,10 +154,12 @@ impl Ways {
             429 | 500..600 => {
                 if self.had_a_way(route, began, ended) {
                     Err("though a target of it was well all the time")
+                } else if self.had_a_sound_target(route, began, ended) {
+                    Ok(Excuse::Aftermath)
                 } else if targets.all(|t| self.faulty(t, began, ended)) {
                     Ok(Excuse::Faults)
                 } else {
-                    Ok(Excuse::Aftermath)
+                    Ok(Excuse::Off)
                 }
             }
             _ => {
@@ -232,9 +258,9 @@ mod tests {
         let at = |accepted: &[(Duration, Duration)], began| {
             ways(&[w], accepted).judge(route, 502, s(began), s(began + 0.1))
         };
-        assert_eq!(at(&[], 60.0), Ok(Excuse::Aftermath));
+        assert_eq!(at(&[], 60.0), Ok(Excuse::Off));
         let accepted = [(s(1.5), s(1.6)), (s(20.0), s(20.1))];
-        assert_eq!(at(&accepted, 19.0), Ok(Excuse::Aftermath));
+        assert_eq!(at(&accepted, 19.0), Ok(Excuse::Off));
         assert!(at(&accepted, 20.2).is_err());
         let w = ways(&[w], &accepted);
         assert!(w.may_be_off(6, s(19.0), s(19.1)) && !w.may_be_off(6, s(20.2), s(20.3)));
