@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -15,6 +15,7 @@ use routing::plan::Note;
 use routing::plan::Plan;
 
 use crate::body::Metered;
+use crate::cache::Cache;
 use crate::classify::Classifier;
 use crate::clock::Clock;
 use crate::leases::ByteBudget;
@@ -25,6 +26,7 @@ use crate::request;
 use crate::runtime::secrets::Secrets;
 use crate::runtime::{Make, Runtime, States, World};
 use crate::server::lifecycle::Lifecycle;
+use crate::server::tls::Loaded;
 use crate::server::watch::Watch;
 use crate::steps::decode::Incoming;
 use crate::telemetry::Telemetry;
@@ -58,6 +60,8 @@ struct Shared {
     limits: Arc<dyn Store>,
     sink: Sink,
     bodies: Arc<ByteBudget>,
+    cache: Arc<Cache>,
+    tls: ArcSwapOption<Loaded>,
     in_flight: Arc<AtomicU64>,
     pools: Vec<Arc<Pool>>,
     schemas: Vec<Schemas>,
@@ -121,6 +125,7 @@ impl App {
         let process = Arc::new(Process::new(&telemetry));
         let states = States::default();
         let bodies = ByteBudget::new(plan.server.max_body_bytes_in_flight, process.body_bytes.clone());
+        let cache = Cache::new(plan.cache.max_bytes);
         let world = World {
             make: &*make,
             secrets: &secrets,
@@ -145,6 +150,8 @@ impl App {
             states,
             limits: store,
             bodies,
+            cache,
+            tls: ArcSwapOption::empty(),
             in_flight: Arc::default(),
             pools,
             schemas: (0..cores).map(|_| Schemas::default()).collect(),
@@ -194,6 +201,7 @@ impl App {
         let shared = &self.shared;
         let _making = self.making();
         shared.bodies.set_max(plan.server.max_body_bytes_in_flight);
+        shared.cache.resize(plan.cache.max_bytes);
         let runtime = Runtime::new(Arc::new(plan), notes, shared.world());
         for target in runtime.targets.iter() {
             target.state.forgive();
@@ -250,6 +258,18 @@ impl App {
     /// The budget of all bodies.
     pub fn bodies(&self) -> &Arc<ByteBudget> {
         &self.shared.bodies
+    }
+    /// Answers that are kept, and calls that are shared.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.shared.cache
+    }
+    /// What new connections are served with; `None`: plain HTTP.
+    pub fn tls(&self) -> Option<Arc<Loaded>> {
+        self.shared.tls.load_full()
+    }
+    /// Serves new connections with this.
+    pub fn set_tls(&self, tls: Option<Loaded>) {
+        self.shared.tls.store(tls.map(Arc::new));
     }
     /// Requests whose body has not ended.
     pub fn in_flight(&self) -> &Arc<AtomicU64> {

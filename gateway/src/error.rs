@@ -52,6 +52,8 @@ pub enum Kind {
     HostNotAllowed,
     /// The `Origin` is not one of ours.
     OriginNotAllowed,
+    /// The caller's `idempotency-key` stands for another request.
+    KeyReused,
     /// A rule denies it.
     Denied,
     /// A rule that would deny depends on a fact that the classifier could not find out.
@@ -126,7 +128,7 @@ const LIMIT: &str = "rate_limit_error";
 
 impl Kind {
     /// Every kind, for tests and generated tables.
-    pub const ALL: [Kind; 43] = [
+    pub const ALL: [Kind; 44] = [
         Kind::BadJson,
         Kind::BadField,
         Kind::MissingField,
@@ -146,6 +148,7 @@ impl Kind {
         Kind::ModelNotAllowed,
         Kind::HostNotAllowed,
         Kind::OriginNotAllowed,
+        Kind::KeyReused,
         Kind::Denied,
         Kind::ClassifierFailed,
         Kind::PinRefused,
@@ -203,6 +206,7 @@ impl Kind {
             Kind::ModelNotAllowed => row(403, DENIED, "model_not_allowed", false),
             Kind::HostNotAllowed => row(403, DENIED, "host_not_allowed", false),
             Kind::OriginNotAllowed => row(403, DENIED, "origin_not_allowed", false),
+            Kind::KeyReused => row(409, "idempotency_error", "idempotency_key_reused", false),
             Kind::Denied => row(403, DENIED, "denied_by_rule", false),
             Kind::ClassifierFailed => row(503, SERVER, "classifier_failed", true),
             Kind::PinRefused => row(403, DENIED, "model_refused_by_rule", false),

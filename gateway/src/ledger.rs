@@ -15,6 +15,12 @@ use crate::telemetry::handles::{PlanHandles, Process};
 use crate::telemetry::record::{End, Record};
 use crate::telemetry::writer::Sink;
 
+/// Somebody who knows what a request came to, perhaps later than the request itself ends: a call that others read as well.
+pub trait Payer: Send + Sync {
+    /// Writes it down now, or takes the ledger over until it is known (`true`: then it is empty, and nothing more is done).
+    fn settle(&self, ledger: &mut Ledger) -> bool;
+}
+
 /// An open record.
 pub struct Ledger {
     /// What is written in the end.
@@ -33,6 +39,8 @@ pub struct Ledger {
     pub route: Option<usize>,
     /// Index of the target that answered, for the metrics.
     pub answered: Option<usize>,
+    /// The shared call that this request leads.
+    pub payer: Option<Arc<dyn Payer>>,
     clock: Clock,
     sink: Sink,
     process: Arc<Process>,
@@ -79,6 +87,7 @@ impl Ledger {
             waited: Waited::default(),
             route: None,
             answered: None,
+            payer: None,
             clock,
             sink,
             process,
@@ -106,6 +115,11 @@ impl Ledger {
         &self.handles
     }
 
+    /// Handles that belong to no plan.
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
     /// The clock of the process.
     pub fn clock(&self) -> &Clock {
         &self.clock
@@ -131,6 +145,26 @@ impl Ledger {
         }
     }
 
+    /// All that is in it, for who goes on with it; what is left has nothing to say.
+    pub fn hand_over(&mut self) -> Self {
+        Self {
+            record: std::mem::take(&mut self.record),
+            leases: std::mem::take(&mut self.leases),
+            reservation: self.reservation.take(),
+            standing: self.standing.take(),
+            started: self.started,
+            waited: self.waited,
+            route: self.route,
+            answered: self.answered,
+            payer: None,
+            clock: self.clock.clone(),
+            sink: self.sink.clone(),
+            process: Arc::clone(&self.process),
+            handles: Arc::clone(&self.handles),
+            step_at: self.step_at,
+        }
+    }
+
     /// A bug was caught.
     pub fn panicked(&self) {
         self.process.panics.increment(1);
@@ -139,6 +173,9 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        if self.payer.take().is_some_and(|payer| payer.settle(self)) {
+            return;
+        }
         self.close_step();
         let record = &mut self.record;
         record.total_us = micros(self.clock.now().since(self.started));

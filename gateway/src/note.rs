@@ -12,6 +12,7 @@ use crate::cascade::Account;
 use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::limits::Over;
+use crate::steps::cache::Served;
 use crate::steps::intake;
 use crate::telemetry::record::{Eligible, Record};
 
@@ -21,7 +22,7 @@ const MAX_MODEL: usize = 128;
 /// Step 1: our headers.
 pub fn asked(record: &mut Record, asked: &intake::Asked) {
     record.trace.clone_from(&asked.trace);
-    record.idempotent = asked.idempotent;
+    record.idempotent = asked.idempotency_key.is_some();
 }
 
 /// Step 4: the call.
@@ -98,6 +99,25 @@ fn ppm(p: f64) -> u32 {
 pub fn over(ledger: &Ledger, over: &Over) -> Error {
     ledger.handles().over(over.owner.kind(), over.what.key());
     over.error()
+}
+
+/// Step 7: nothing was found, and this request leads.
+pub fn looked(ledger: &mut Ledger) {
+    ledger.record.cache = "miss";
+    ledger.handles().looked(ledger.route, "miss");
+}
+
+/// Step 7: an answer that another request paid for.
+pub fn served(ledger: &mut Ledger, served: &Served) {
+    ledger.record.cache = served.how;
+    ledger.handles().looked(ledger.route, served.how);
+    ledger.answered = served.head.target.map(routing::ids::TargetId::index);
+    let record = &mut ledger.record;
+    record.answered = Some(served.target.clone());
+    record.tier = Some(served.head.tier);
+    record.usage = served.usage;
+    record.cost_nano_usd = Some(0);
+    record.degraded = served.head.degraded.as_deref().map(Box::from);
 }
 
 /// Step 11 and the body: every try, who answered, what it cost. Counts them too.

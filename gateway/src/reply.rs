@@ -22,6 +22,7 @@ use crate::ledger::Ledger;
 use crate::limits::Standing;
 use crate::note;
 use crate::server::watch::Watch;
+use crate::steps::cache::{Served, Told};
 use crate::steps::deadline::Deadline;
 use crate::telemetry::record::End;
 
@@ -36,7 +37,8 @@ struct Answered {
     content_type: Option<&'static str>,
     body: Answer,
     head: Option<Head>,
-    account: cascade::Account,
+    /// What its tries came to, where that is known with its head.
+    account: Option<cascade::Account>,
     model: Option<std::sync::Arc<str>>,
     decision: Option<HeaderValue>,
     until: Time,
@@ -91,7 +93,7 @@ impl Reply {
             content_type,
             body: Answer::Whole(body),
             head: None,
-            account: cascade::Account::default(),
+            account: None,
             model: None,
             decision: None,
             until: Time::NEVER,
@@ -110,7 +112,7 @@ impl Reply {
         let cascade::Reply { head, body, account } = reply;
         let (content_type, until) = match body {
             Answer::Whole(_) => ("application/json", Time::NEVER),
-            Answer::Stream(_) => (
+            Answer::Stream(_) | Answer::Shared(_) => (
                 "text/event-stream; charset=utf-8",
                 (now + plan.timeouts.max_stream).min(deadline.whole),
             ),
@@ -124,11 +126,27 @@ impl Reply {
             content_type: Some(content_type),
             body,
             head: Some(head),
-            account,
+            account: Some(account),
             model,
             decision: None,
             until,
         }))
+    }
+    /// What step 7 found.
+    pub fn served(served: Served, deadline: &Deadline, plan: &Plan, now: Time) -> Self {
+        let body = match served.body {
+            Told::Whole(bytes) => Answer::Whole(bytes),
+            Told::Stream(source) => Answer::Shared(source),
+        };
+        let reply = cascade::Reply {
+            head: served.head,
+            body,
+            account: cascade::Account::default(),
+        };
+        let mut reply = Self::of_cascade(reply, deadline, plan, now);
+        reply.0.model = Some(served.target);
+        reply.0.account = None;
+        reply
     }
     /// Adds `x-weir-decision`.
     pub fn with_decision(mut self, json: Option<HeaderValue>) -> Self {
@@ -203,27 +221,32 @@ fn answered(
     }
     let content = match reply.body {
         Answer::Whole(bytes) => {
-            if reply.head.is_some() {
-                note::account(ledger, reply.account);
+            if let Some(account) = reply.account {
+                note::account(ledger, account);
             }
             Content::Whole(bytes)
         }
         Answer::Stream(driver) => {
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            // Some proxies hold streams back unless told.
-            headers.insert(
-                HeaderName::from_static("x-accel-buffering"),
-                HeaderValue::from_static("no"),
-            );
-            ledger.answered = reply
-                .head
-                .as_ref()
-                .and_then(|h| h.target)
-                .map(routing::ids::TargetId::index);
+            streamed(reply.head.as_ref(), headers, ledger);
             Content::Stream(Box::new(Streaming(driver)))
+        }
+        Answer::Shared(source) => {
+            streamed(reply.head.as_ref(), headers, ledger);
+            Content::Stream(source)
         }
     };
     (reply.status, content, reply.until)
+}
+
+fn streamed(head: Option<&Head>, headers: &mut HeaderMap, ledger: &mut Ledger) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Some proxies hold streams back unless told.
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    let target = head.and_then(|h| h.target);
+    ledger.answered = target.map(routing::ids::TargetId::index);
 }
 
 /// The caller's own limits take the place of what a provider said of ours: they are what it has to keep to.

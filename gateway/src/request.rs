@@ -25,7 +25,7 @@ use crate::runtime::Runtime;
 use crate::server::linger;
 use crate::steps::decode::Incoming;
 use crate::steps::intake::Endpoint;
-use crate::steps::{auth, deadline, decide, decode, intake, models, reserve, resolve};
+use crate::steps::{auth, cache, deadline, decide, decode, intake, models, reserve, resolve};
 use crate::telemetry::record::Record;
 
 /// Answers one HTTP request, whatever happens: an error becomes a response here and nowhere else, and a bug is one
@@ -155,6 +155,36 @@ async fn answer(
         taken.map_err(|over| note::over(ledger, &over))?;
     }
 
+    // 7 cache: somebody has asked the same, or asks it now; who gets that answer goes no further and holds nothing.
+    ledger.step("cache");
+    let waiting_from = clock.now();
+    let seat = cache::seat(cache::Ask {
+        cache: app.cache(),
+        plan,
+        call: &call,
+        facts: &facts,
+        policy: &policy,
+        no_cache: asked.no_cache,
+        name: asked.idempotency_key.as_deref(),
+        deadline: deadline.commit,
+        clock,
+        bodies: app.bodies(),
+    });
+    let seat = Box::pin(seat).await;
+    ledger.waited.upstream += clock.now().since(waiting_from);
+    let (lead, stale) = match seat? {
+        cache::Seat::Answered(served) => {
+            note::facts(&mut ledger.record, facts);
+            note::served(ledger, &served);
+            return Ok(Reply::served(*served, &deadline, plan, clock.now()));
+        }
+        cache::Seat::Leads(lead, stale) => {
+            note::looked(ledger);
+            (Some(lead), stale)
+        }
+        cache::Seat::Alone => (None, None),
+    };
+
     // 8 reserve: a place among those that run, and tokens as they usually come; money is held try by try.
     ledger.step("reserve");
     if !meters.is_empty() {
@@ -215,11 +245,16 @@ async fn answer(
         began: ledger.started,
         request_id,
         traceparent: asked.trace.clone(),
+        shared: lead.is_some(),
+        stale,
     };
     let tried_from = clock.now();
     // Boxed: most requests end before they come so far, and a connection holds room for the largest future.
-    let tried = Box::pin(cascade::run(work, |account| note::account(ledger, account))).await;
-    ledger.waited.upstream = clock.now().since(tried_from);
+    let tried = match lead {
+        None => Box::pin(cascade::run(work, |account| note::account(ledger, account))).await,
+        Some(lead) => Box::pin(lead.fly(work, ledger)).await,
+    };
+    ledger.waited.upstream += clock.now().since(tried_from);
     match tried {
         Ok(reply) => Ok(Reply::of_cascade(reply, &deadline, plan, clock.now()).with_decision(debug)),
         Err(failure) => Err(Failed::from(failure).with_decision(debug)),

@@ -1,5 +1,6 @@
 //! The admin plane: is it alive, is it ready, what does it measure; reload; what is on. Never on the data plane's port.
 
+mod cache;
 mod ready;
 mod targets;
 
@@ -137,6 +138,7 @@ impl Admin {
             (&Method::GET, "/metrics") if known => {
                 self.locals.report();
                 targets::report(&self.app);
+                cache::report(&self.app);
                 let body = self.app.telemetry().render();
                 of(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
             }
@@ -144,21 +146,29 @@ impl Admin {
                 let shown = readiness(&self.app, &self.locals);
                 json(StatusCode::OK, &serde_json::json!({ "targets": shown.targets }))
             }
+            (&Method::GET, "/admin/cache") if known => json(StatusCode::OK, &cache::shown(&self.app)),
+            (&Method::DELETE, "/admin/cache") if known => json(StatusCode::OK, &cache::clear(&self.app)),
             (&Method::POST, "/admin/reload") if known => self.reload(),
             (_, path)
                 if !known
-                    && (matches!(path, "/metrics" | "/admin/targets" | "/admin/reload")
-                        || path.starts_with(TARGETS)) =>
+                    && (matches!(
+                        path,
+                        "/metrics" | "/admin/targets" | "/admin/cache" | "/admin/reload"
+                    ) || path.starts_with(TARGETS)) =>
             {
                 let why = "this needs the admin token: authorization: Bearer TOKEN (server.admin_token)";
                 json(StatusCode::UNAUTHORIZED, &serde_json::json!({ "error": why }))
             }
-            (_, "/healthz" | "/readyz" | "/metrics" | "/admin/targets" | "/admin/reload") => json(
+            (
+                _,
+                "/healthz" | "/readyz" | "/metrics" | "/admin/targets" | "/admin/cache" | "/admin/reload",
+            ) => json(
                 StatusCode::METHOD_NOT_ALLOWED,
                 &serde_json::json!({ "error": "another method is needed" }),
             ),
             _ => {
-                let there = "GET /healthz, /readyz, /metrics, /admin/targets; POST /admin/reload, /admin/targets/NAME";
+                let there = "GET /healthz, /readyz, /metrics, /admin/targets, /admin/cache; POST /admin/reload, \
+                             /admin/targets/NAME; DELETE /admin/cache";
                 json(
                     StatusCode::NOT_FOUND,
                     &serde_json::json!({ "error": "not here", "there": there }),

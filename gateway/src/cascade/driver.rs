@@ -19,7 +19,7 @@ use routing::decide::{Query, Why};
 use routing::facts::Needs;
 use routing::ids::TargetId;
 use routing::outcome::{Graded, Neutral, Outcome, TargetFault};
-use routing::plan::{ContinueWith, HoldBack};
+use routing::plan::{ContinueWith, DegradeStep, HoldBack};
 use routing::signals::{Hold, Usable};
 use routing::units::Time;
 use smallvec::SmallVec;
@@ -30,12 +30,13 @@ use super::joining::Received;
 use super::running::{Calling, Running, Said};
 use super::watch::Watch;
 use super::{Head, Work, errors, expect};
+use crate::cache::Entry;
 use crate::call::Call;
 use crate::clock::Alarm;
 use crate::error::{Error, Kind};
 use crate::providers::event::{self as said, FinishReason, Frame, Meta, Usage};
 use crate::providers::failure::{AttemptError, Fault, TryClock};
-use crate::providers::render::{Chunks, WholeAnswer};
+use crate::providers::render::{Chunks, Form, WholeAnswer};
 use crate::providers::{CallContext, Client};
 
 /// Turns of the crank in one poll; then the task yields, so that one fast stream cannot starve its neighbours.
@@ -54,10 +55,10 @@ pub struct Driver {
     /// What the timer is set to.
     armed_at: Time,
     committed: Option<TryId>,
-    /// Bytes for the caller.
-    out: VecDeque<Bytes>,
-    /// The body of a whole answer.
-    whole: Option<Bytes>,
+    /// Pieces for the caller; with what they say only where several read them.
+    out: VecDeque<Frame>,
+    /// A whole answer.
+    whole: Option<Frame>,
     finish: Option<Finish>,
     /// Last verdict of each try.
     verdicts: SmallVec<[Given; 2]>,
@@ -109,6 +110,7 @@ impl Driver {
         };
         let mut setup = Setup::of(&query, &work.decision);
         setup.until = work.until;
+        setup.stale = work.stale.is_some();
         if work.resent > 0 {
             setup.is_sent_again();
         }
@@ -144,11 +146,11 @@ impl Driver {
         }
     }
 
-    /// Until the commit: `Some(body)` for a whole answer, `None` when the stream may begin.
+    /// Until the commit: `Some` for a whole answer, `None` when the stream may begin.
     ///
     /// # Errors
     /// There is no answer.
-    pub fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+    pub fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, Error>> {
         for _ in 0..MAX_TURNS {
             if let Some(finish) = self.finish.take() {
                 return Poll::Ready(self.concluded(finish));
@@ -166,9 +168,26 @@ impl Driver {
 
     /// Frames of a committed stream. An error is the in-band error: it is the last thing said, and no `[DONE]` follows.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        loop {
+            let piece = match self.poll_piece(cx) {
+                Poll::Ready(piece) => piece,
+                Poll::Pending => return Poll::Pending,
+            };
+            match piece.transpose() {
+                // What only others would hear of.
+                Ok(Some(Frame { wire: None, .. })) => {}
+                Ok(Some(Frame { wire: Some(wire), .. })) => return Poll::Ready(Some(Ok(wire))),
+                Ok(None) => return Poll::Ready(None),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+
+    /// The same with what the pieces say, where [`Work::shared`] asks for it.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
         for _ in 0..MAX_TURNS {
-            if let Some(bytes) = self.out.pop_front() {
-                return Poll::Ready(Some(Ok(bytes)));
+            if let Some(frame) = self.out.pop_front() {
+                return Poll::Ready(Some(Ok(frame)));
             }
             if let Some(finish) = self.finish.take() {
                 match self.concluded(finish) {
@@ -405,13 +424,15 @@ impl Driver {
         if run.joining.is_some() {
             return self.goes_on(id, &frame, now);
         }
-        let Some(wire) = frame.wire else { return true };
+        let Some(frame) = told(frame, self.work.shared) else {
+            return true;
+        };
         if committed && stream {
-            self.out.push_back(wire);
+            self.out.push_back(frame);
             return true;
         }
         // A whole answer is here at once, and its size was bounded where it was read.
-        if run.hold(wire) || !stream {
+        if run.hold(frame) || !stream {
             return true;
         }
         let error = AttemptError::new(
@@ -674,12 +695,12 @@ impl Driver {
             self.account.first_content = Some(now);
             self.out.extend(held);
         } else {
-            self.whole = held.into_iter().last();
+            self.whole = joined(held);
         }
     }
 
     /// The end: the whole body, the end of a stream, or the error.
-    fn concluded(&mut self, finish: Finish) -> Result<Option<Bytes>, Error> {
+    fn concluded(&mut self, finish: Finish) -> Result<Option<Frame>, Error> {
         let spent = self.is_spent(&finish);
         self.conclude(finish)
             .map_err(|error| if spent { error.spent() } else { error })
@@ -696,7 +717,7 @@ impl Driver {
         made > 0 && (tried_everything || made >= self.work.plan.retry.max_attempts)
     }
 
-    fn conclude(&mut self, finish: Finish) -> Result<Option<Bytes>, Error> {
+    fn conclude(&mut self, finish: Finish) -> Result<Option<Frame>, Error> {
         let now = self.work.clock.now();
         self.head.attempts = self.starts;
         match finish {
@@ -724,10 +745,17 @@ impl Driver {
                 None => Error::new(Kind::Bug, "a refusal without its words"),
             }),
             Finish::Instead {
-                reason, retry_after, ..
+                step,
+                reason,
+                retry_after,
             } => {
                 if let Some(over) = self.over_limit() {
                     return Err(over);
+                }
+                let stale = (step == DegradeStep::StaleCache).then(|| self.work.stale.clone());
+                if let Some(entry) = stale.flatten() {
+                    self.head.degraded = Some(format!("stale_cache; reason={}", reason.as_str()));
+                    return Ok(self.stale(&entry));
                 }
                 self.head.degraded = Some(format!("message; reason={}", reason.as_str()));
                 self.message(retry_after)
@@ -811,7 +839,7 @@ impl Driver {
 
     /// The route's message: an error with its status, or (below 400, and only where prose is wanted) an answer that people
     /// read.
-    fn message(&mut self, retry_after: Option<Duration>) -> Result<Option<Bytes>, Error> {
+    fn message(&mut self, retry_after: Option<Duration>) -> Result<Option<Frame>, Error> {
         let message = &self.work.decision.policy.message;
         let shaped = [Needs::TOOLS, Needs::JSON_SCHEMA, Needs::JSON_MODE];
         let prose = !shaped.iter().any(|need| self.work.facts.needs.contains(*need));
@@ -838,6 +866,7 @@ impl Driver {
             model: "weir-message".into(),
         };
         let events = [
+            said::Event::Meta(Box::new(meta.clone())),
             said::Event::Role { choice: 0 },
             said::Event::Text {
                 choice: 0,
@@ -852,15 +881,46 @@ impl Driver {
         ];
         let call = &self.work.call;
         self.account.whole = true;
-        if call.stream {
-            self.out
-                .extend(Chunks::new(call.kind, call.include_usage, &meta).bytes(&events));
-            return Ok(None);
+        let wire = if call.stream {
+            Chunks::new(call.kind, call.include_usage, &meta).bytes(&events)
+        } else {
+            let mut whole = WholeAnswer::default();
+            events.iter().for_each(|event| whole.push(event));
+            Some(whole.body(call.kind))
+        };
+        Ok(self.instead(Frame {
+            events: events.into_iter().collect(),
+            wire,
+        }))
+    }
+
+    /// The answer of an earlier request to the same question, which nobody would give otherwise any more.
+    fn stale(&mut self, entry: &Entry) -> Option<Frame> {
+        let at = self.work.plan.targets.iter().position(|t| t.name == entry.target);
+        self.head.target = at.and_then(|at| u16::try_from(at).ok()).map(TargetId);
+        self.head.tier = entry.tier;
+        self.head.verified = entry.verified.to_string();
+        self.head.verdict = entry.verdict.to_string();
+        self.account.answered = at;
+        self.account.tier = Some(entry.tier);
+        self.account.usage = entry.usage;
+        self.account.whole = true;
+        self.account.add_up();
+        self.head.cost = self.account.cost;
+        let frame = Frame {
+            events: entry.kept.events().iter().cloned().collect(),
+            wire: Some(entry.kept.told(Form::of(&self.work.call))),
+        };
+        self.instead(frame)
+    }
+
+    /// An answer that no try gave: all of it, or the pieces of a stream.
+    fn instead(&mut self, frame: Frame) -> Option<Frame> {
+        if !self.work.call.stream {
+            return Some(frame);
         }
-        let mut whole = WholeAnswer::default();
-        whole.push(&said::Event::Meta(Box::new(meta)));
-        events.iter().for_each(|event| whole.push(event));
-        Ok(Some(whole.body(call.kind)))
+        self.out.push_back(frame);
+        None
     }
 
     /// Sets the one timer to the earlier of the machine's wish and the idle clock. One that was to ring later by now is
@@ -933,6 +993,28 @@ fn hedged(setup: &mut Setup, work: &Work) {
         let to = work.targets.get(slot.target.index()).filter(|_| remote);
         slot.hedge_after = to.and_then(|to| to.state.slow_after(setup.stream, hedge.after_quantile));
     }
+}
+
+/// What a caller, or those who read along, are to receive of a frame; `None`: nothing.
+fn told(frame: Frame, shared: bool) -> Option<Frame> {
+    if !shared {
+        return frame.wire.map(|wire| Frame {
+            wire: Some(wire),
+            ..Frame::default()
+        });
+    }
+    let says = |event: &said::Event| !matches!(event, said::Event::Ping | said::Event::Signal { .. });
+    (frame.wire.is_some() || frame.events.iter().any(says)).then_some(frame)
+}
+
+/// The frames of a whole answer as one: what all of them say, and the body, which came with the last.
+fn joined(frames: Vec<Frame>) -> Option<Frame> {
+    let whole = frames.into_iter().reduce(|mut whole, frame| {
+        whole.events.extend(frame.events);
+        whole.wire = frame.wire.or(whole.wire);
+        whole
+    });
+    whole.filter(|whole| whole.wire.is_some())
 }
 
 /// When a stream that says nothing more has been silent for too long.

@@ -1,12 +1,12 @@
 //! A continuation on its way to the caller: what it may say, under whose name, and what it adds to the bill.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use routing::continuation::{End, Joiner, New, Piece, Sent, Unfit, Way};
 use routing::facts::CallKind;
 use smallvec::SmallVec;
 
 use super::watch::Watch;
-use crate::providers::event::{Event, FinishReason, Frame, Meta, ToolDelta, Usage};
+use crate::providers::event::{Event, Events, FinishReason, Frame, Meta, ToolDelta, Usage};
 use crate::providers::render::Chunks;
 
 /// Notes what the caller receives of an answer of one choice.
@@ -207,8 +207,8 @@ impl Joining {
         }
     }
 
-    /// Bytes for the caller of what may be shown: under the answer's `id` and `created`, and the name of who wrote it.
-    pub fn release(&mut self) -> Option<Bytes> {
+    /// What may be shown, with its bytes for the caller: under the answer's `id` and `created`, and the name of who wrote it.
+    pub fn release(&mut self) -> Option<Frame> {
         let events = std::mem::take(&mut self.pending);
         // Each in a chunk of its own: official clients expect the finish reason in one without content.
         let chunks = Chunks::new(self.kind, self.include_usage, &self.meta);
@@ -216,14 +216,21 @@ impl Joining {
         events
             .iter()
             .for_each(|event| chunks.write(std::slice::from_ref(event), &mut out));
-        (!out.is_empty()).then(|| out.freeze())
+        (!out.is_empty()).then(|| Frame {
+            // Who reads along in another form is to see the same name over it.
+            events: std::iter::once(Event::Meta(Box::new(self.meta.clone())))
+                .chain(events)
+                .collect(),
+            wire: Some(out.freeze()),
+        })
     }
 
     /// The end of the stream, with the figures of the whole answer where the caller asked for them.
-    pub fn end(&self, usage: Option<Usage>) -> Option<Bytes> {
-        let mut events = Vec::from_iter(usage.map(Event::Usage));
+    pub fn end(&self, usage: Option<Usage>) -> Option<Frame> {
+        let mut events = Events::from_iter(usage.map(Event::Usage));
         events.push(Event::Done);
-        Chunks::new(self.kind, self.include_usage, &self.meta).bytes(&events)
+        let wire = Chunks::new(self.kind, self.include_usage, &self.meta).bytes(&events);
+        Some(Frame { events, wire })
     }
 
     /// Tokens of the whole answer that the caller received: the prompt once, what was delivered before, and what this try

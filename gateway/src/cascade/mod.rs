@@ -32,7 +32,10 @@ use routing::verify::Question;
 pub use account::Account;
 pub use driver::Driver;
 pub use expect::expected;
+pub use watch::judged_whole;
 
+use crate::body::Source;
+use crate::cache::Entry;
 use crate::call::Call;
 use crate::clock::Clock;
 use crate::error::{Error, Kind};
@@ -94,6 +97,10 @@ pub struct Work {
     pub request_id: Arc<str>,
     /// Passed on upstream.
     pub traceparent: Option<Box<str>>,
+    /// Several may read the answer, or it may be kept: what its pieces say is wanted beside their bytes.
+    pub shared: bool,
+    /// An older answer to the same question, for the ladder.
+    pub stale: Option<Arc<Entry>>,
 }
 
 impl Work {
@@ -138,12 +145,23 @@ pub struct Head {
 }
 
 /// The answer.
-#[derive(Debug)]
 pub enum Answer {
     /// The whole body.
     Whole(Bytes),
     /// Server-sent events.
     Stream(Box<Driver>),
+    /// Server-sent events of a call that others may read as well.
+    Shared(Box<dyn Source>),
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Whole(body) => f.debug_tuple("Whole").field(body).finish(),
+            Self::Stream(driver) => f.debug_tuple("Stream").field(driver).finish(),
+            Self::Shared(_) => f.write_str("Shared"),
+        }
+    }
 }
 
 /// A committed answer.
@@ -197,10 +215,10 @@ pub async fn run(work: Work, abandoned: impl FnMut(Account)) -> Result<Reply, Bo
             head: driver.head(),
             account: driver.account(),
         })),
-        Ok(Some(body)) => Ok(Reply {
+        Ok(Some(frame)) => Ok(Reply {
             head: driver.head(),
             account: driver.account(),
-            body: Answer::Whole(body),
+            body: Answer::Whole(frame.wire.unwrap_or_default()),
         }),
         Ok(None) => Ok(Reply {
             head: driver.head(),

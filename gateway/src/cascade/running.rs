@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::HeaderMap;
 use routing::cascade::{Judged, StartKind, TryId};
 use routing::continuation::Sent;
@@ -106,7 +105,7 @@ pub struct Running {
     pub meta: Option<Meta>,
     /// It goes on with a stream that broke.
     pub joining: Option<Box<Joining>>,
-    held: Vec<Bytes>,
+    held: Vec<Frame>,
     held_bytes: usize,
     phase: Phase,
 }
@@ -240,16 +239,17 @@ impl Running {
         }));
     }
 
-    /// Keeps bytes that may not be shown yet. `false`: too many.
+    /// Keeps what may not be shown yet. `false`: too much.
     #[must_use]
-    pub fn hold(&mut self, wire: Bytes) -> bool {
-        self.held_bytes = self.held_bytes.saturating_add(wire.len());
-        self.held.push(wire);
+    pub fn hold(&mut self, frame: Frame) -> bool {
+        let bytes = frame.wire.as_ref().map_or(0, bytes::Bytes::len);
+        self.held_bytes = self.held_bytes.saturating_add(bytes);
+        self.held.push(frame);
         self.held_bytes <= MAX_HELD
     }
 
     /// What was held, in order; nothing is held afterwards.
-    pub fn release(&mut self) -> Vec<Bytes> {
+    pub fn release(&mut self) -> Vec<Frame> {
         self.held_bytes = 0;
         std::mem::take(&mut self.held)
     }

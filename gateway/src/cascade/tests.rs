@@ -134,6 +134,8 @@ impl World {
             seed: 7,
             request_id: "req-1".into(),
             traceparent: None,
+            shared: false,
+            stale: None,
         }
     }
 }
@@ -173,7 +175,7 @@ async fn drain(mut driver: Box<Driver>) -> (String, Option<Error>, Account) {
 fn stream(reply: Reply) -> (Head, Box<Driver>) {
     match reply.body {
         Answer::Stream(driver) => (reply.head, driver),
-        Answer::Whole(body) => panic!("a whole answer: {body:?}"),
+        other => panic!("no stream of its own: {other:?}"),
     }
 }
 
@@ -184,7 +186,7 @@ fn whole(reply: Reply) -> (Head, String, Account) {
             String::from_utf8(body.to_vec()).unwrap(),
             reply.account,
         ),
-        Answer::Stream(_) => panic!("a stream"),
+        other => panic!("a stream: {other:?}"),
     }
 }
 

@@ -244,6 +244,25 @@ pub fn judge_whole(checker: &Checker) -> Judged {
     Judged::from(&checker.verdict())
 }
 
+/// What the checks say of an answer that is whole and was shown before that was known. Large ones are judged on a thread for
+/// such work.
+pub async fn judged_whole<'a>(
+    checks: &[Check],
+    question: &Arc<Question>,
+    frames: impl IntoIterator<Item = &'a Frame>,
+) -> Judged {
+    let mut watch = Watch::new(checks, Some(question), None, 1);
+    for frame in frames {
+        watch.see(frame, false);
+    }
+    if !watch.heavy() {
+        return watch.judge(true);
+    }
+    let checks = watch.checks();
+    let judging = tokio::task::spawn_blocking(move || checks.as_deref().map(judge_whole));
+    judging.await.ok().flatten().unwrap_or_else(Judged::unchecked)
+}
+
 fn feed(checker: &mut Checker, event: &Event, signals: bool) {
     match event {
         Event::Text { choice, text } => {

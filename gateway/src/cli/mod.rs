@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod explain;
+mod files;
 mod heads;
 mod init;
 mod models;

@@ -9,7 +9,10 @@ use crate::runtime::{Runtime, Standing};
 /// The lines.
 pub fn lines(app: &App, locals: &Locals, data: &str, admin: &str) -> Vec<String> {
     let rt = app.runtime();
-    let mut lines = vec![format!("weir is ready: http://{data}/v1 (admin http://{admin})")];
+    let scheme = if app.tls().is_some() { "https" } else { "http" };
+    let mut lines = vec![format!(
+        "weir is ready: {scheme}://{data}/v1 (admin http://{admin})"
+    )];
     let mut targets: Vec<_> = rt.plan.targets.iter().zip(&rt.about).collect();
     targets.sort_by_key(|(target, _)| !target.is_local());
     for (target, about) in targets {
@@ -35,7 +38,7 @@ pub fn lines(app: &App, locals: &Locals, data: &str, admin: &str) -> Vec<String>
         lines.push(format!("  auto: {}", holds(&rt, auto)));
     }
     lines.push(format!(
-        "  try:  curl http://{data}/v1/chat/completions -H 'content-type: application/json'{} -d '{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Say hello.\"}}]}}'",
+        "  try:  curl {scheme}://{data}/v1/chat/completions -H 'content-type: application/json'{} -d '{{\"model\":\"{}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Say hello.\"}}]}}'",
         if rt.plan.server.auth == Auth::Keys { " -H 'authorization: Bearer YOUR_KEY'" } else { "" },
         if rt.plan.routes.iter().any(|r| &*r.name == "auto") { "auto" } else { first_name(&rt.plan) }
     ));

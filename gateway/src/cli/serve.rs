@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::plan_file::Origin;
 use super::signals::Asked;
-use super::{Exit, Serve, models, places, ready, signals};
+use super::{Exit, Serve, files, models, places, ready, signals};
 use crate::admin::{Admin, Reload, Reloaded};
 use crate::app::{App, Setup};
 use crate::clock::Clock;
@@ -20,6 +20,7 @@ use crate::locals::{Locals, Needed};
 use crate::runtime::maker::Maker;
 use crate::runtime::secrets::Secrets;
 use crate::server::lifecycle::{Lifecycle, Phase};
+use crate::server::tls::Loaded;
 use crate::server::{Server, cores};
 use crate::telemetry::names::Name;
 use crate::telemetry::writer::{Limits, Sink, Writer};
@@ -89,6 +90,8 @@ fn load(origin: &Origin, args: &Serve) -> Result<Compiled, (String, Exit)> {
 
 async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secrets) -> Result<(), String> {
     let Compiled { plan, notes } = compiled;
+    files::raise(plan.server.max_connections);
+    let tls = tls(&plan)?;
     let admin_listener = bind(&plan.server.admin, "server.admin").await?;
     let listener = bind(&plan.server.listen, "server.listen").await?;
     let (data_at, admin_at) = (address(&listener)?, address(&admin_listener)?);
@@ -122,6 +125,7 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
         cores: cores(),
         session_key,
     });
+    app.set_tls(tls);
     for (name, why) in &app.runtime().absent_keys {
         tracing::warn!("key {name} does not exist: {why}");
     }
@@ -334,6 +338,28 @@ impl Loader {
     }
 }
 
+/// Certificate and key, where the plan has them.
+fn tls(plan: &routing::plan::Plan) -> Result<Option<Loaded>, String> {
+    plan.server.tls.as_ref().map(Loaded::new).transpose()
+}
+
+/// Reads certificate and key again when their files have changed.
+fn renew_tls(app: &App) {
+    let rt = app.runtime();
+    let (Some(loaded), Some(config)) = (app.tls(), &rt.plan.server.tls) else {
+        return;
+    };
+    if !loaded.is_stale() {
+        return;
+    }
+    let (renewed, why) = loaded.again(config);
+    match why {
+        None => tracing::info!("certificate and key have changed and are used for new connections"),
+        Some(why) => tracing::error!("the old certificate stays: {why}"),
+    }
+    app.set_tls(Some(renewed));
+}
+
 /// One reload at a time.
 fn reloader(origin: Origin, args: &Serve, app: &App, loader: &Loader) -> Reload {
     let args = Serve {
@@ -347,12 +373,14 @@ fn reloader(origin: Origin, args: &Serve, app: &App, loader: &Loader) -> Reload 
         let origin = from.again();
         let loaded = load(&origin, &args).map_err(|(text, _)| text);
         let loaded = loaded.and_then(|compiled| stay_bound(&app.runtime().plan.server, compiled));
+        let loaded = loaded.and_then(|compiled| Ok((tls(&compiled.plan)?, compiled)));
         let result = if loaded.is_ok() { "ok" } else { "refused" };
         app.telemetry().counter(Name::Reloads, &[result]).increment(1);
-        let Compiled { plan, notes } = loaded?;
+        let (tls, Compiled { plan, notes }) = loaded?;
         let (fingerprint, needed) = (plan.fingerprint.to_string(), Needed::of(&plan));
         panics::show_text(plan.records.prompts);
         app.swap(plan, notes);
+        app.set_tls(tls);
         loader.start(needed);
         *from = origin;
         Ok(Reloaded {
@@ -421,6 +449,7 @@ async fn upkeep(app: App) {
         app.clock().sleep(EVERY).await;
         app.telemetry().upkeep();
         heap(app.telemetry());
+        renew_tls(&app);
         if app.runtime().is_stale() {
             tracing::info!("a secret's file has changed and is read again");
             app.refresh();

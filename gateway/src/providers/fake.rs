@@ -24,6 +24,8 @@ use crate::call::{Call, CallKind};
 pub enum Act {
     /// Nothing for so long, on tokio's clock.
     Wait(Duration),
+    /// Nothing until the gate is open.
+    Gate(Gate),
     /// Nothing now, but at once when asked again: as between two reads of a socket.
     Yield,
     /// These events, in one frame.
@@ -34,6 +36,28 @@ pub enum Act {
     Hang,
     /// A bug of ours.
     Panic,
+}
+
+/// Holds up what stands behind it in a script, until a test opens it. Clones are the same gate.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<tokio::sync::Semaphore>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Arc::new(tokio::sync::Semaphore::new(0)))
+    }
+}
+
+impl Gate {
+    /// From now on nobody is held up.
+    pub fn open(&self) {
+        self.0.close();
+    }
+
+    async fn pass(self) {
+        // Refused: it is closed for waiting, so open for passing.
+        let _ = self.0.acquire().await;
+    }
 }
 
 /// What one call gets.
@@ -211,6 +235,7 @@ impl FakeTarget {
         for act in script.before {
             match act {
                 Act::Wait(time) => tokio::time::sleep(time).await,
+                Act::Gate(gate) => gate.pass().await,
                 Act::Yield => tokio::task::yield_now().await,
                 Act::Hang => std::future::pending().await,
                 Act::Say(_) => {}
@@ -223,7 +248,7 @@ impl FakeTarget {
         }
         let body = FakeBody {
             acts: script.acts.into(),
-            sleep: None,
+            waits: None,
             wire: Translator::new(call),
             guard,
         };
@@ -262,10 +287,9 @@ impl Drop for Guard {
 }
 
 /// The answer of a script.
-#[derive(Debug)]
 pub struct FakeBody {
     acts: VecDeque<Act>,
-    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+    waits: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     wire: Translator,
     guard: Guard,
 }
@@ -274,17 +298,18 @@ impl FakeBody {
     /// See [`ReplyBody::poll_next`].
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, AttemptError>>> {
         loop {
-            if let Some(sleep) = &mut self.sleep {
-                if sleep.as_mut().poll(cx).is_pending() {
+            if let Some(waits) = &mut self.waits {
+                if waits.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
-                self.sleep = None;
+                self.waits = None;
             }
             if self.guard.ended {
                 return Poll::Ready(None);
             }
             match self.acts.pop_front() {
-                Some(Act::Wait(time)) => self.sleep = Some(Box::pin(tokio::time::sleep(time))),
+                Some(Act::Wait(time)) => self.waits = Some(Box::pin(tokio::time::sleep(time))),
+                Some(Act::Gate(gate)) => self.waits = Some(Box::pin(gate.pass())),
                 Some(Act::Yield) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -303,5 +328,13 @@ impl FakeBody {
                 Some(Act::Hang) | None => return Poll::Pending,
             }
         }
+    }
+}
+
+impl std::fmt::Debug for FakeBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FakeBody")
+            .field("acts", &self.acts)
+            .finish_non_exhaustive()
     }
 }

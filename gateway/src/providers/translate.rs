@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::event::{Event, Events, Frame, Meta, Usage};
-use super::render::{Chunks, DONE, WholeAnswer};
+use super::render::{Chunks, DONE, Form, WholeAnswer};
 use super::upstream::Ends;
 use crate::call::{Call, CallKind};
 
@@ -22,13 +22,18 @@ pub struct Translator {
 impl Translator {
     /// For one answer to `call`.
     pub fn new(call: &Call) -> Self {
+        Self::of(Form::of(call), call.choices)
+    }
+
+    /// For one answer of so many choices in this form.
+    pub fn of(form: Form, choices: u16) -> Self {
         Self {
-            kind: call.kind,
-            stream: call.stream,
-            include_usage: call.include_usage,
-            chunks: Chunks::new(call.kind, call.include_usage, &Meta::default()),
+            kind: form.kind,
+            stream: form.stream,
+            include_usage: form.include_usage,
+            chunks: Chunks::new(form.kind, form.include_usage, &Meta::default()),
             whole: WholeAnswer::default(),
-            ends: Ends::of(call.choices),
+            ends: Ends::of(choices),
             usage: None,
         }
     }

@@ -13,12 +13,13 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
-use super::io::SocketIo;
+use super::io::{Other, SocketIo};
 use super::lifecycle::{Phase, Phases};
 use super::streams::Streams;
+use super::tls;
 use super::watch::Watch;
 use crate::app::App;
 
@@ -37,8 +38,11 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Serves a connection to its end. Dropping this future drops every request on it.
 pub async fn serve(app: App, stream: TcpStream, mut phases: Phases) {
     let _ = stream.set_nodelay(true);
-    let until = app.clock().now() + HEAD_TIMEOUT;
     let clock = app.clock().clone();
+    if let Some(tls) = app.tls() {
+        return serve_tls(app, Arc::clone(&tls.config), stream, phases).await;
+    }
+    let until = clock.now() + HEAD_TIMEOUT;
     let spoke = tokio::select! {
         biased;
         spoke = clock.within(until, speaks_h2(&stream)) => spoke,
@@ -48,17 +52,57 @@ pub async fn serve(app: App, stream: TcpStream, mut phases: Phases) {
     let Some(Ok(h2)) = spoke else { return };
     let watch = Arc::new(Watch::new(app.runtime().plan.timeouts.client_write));
     let stalled = app.process().client_stalled.clone();
-    let (io, other) = SocketIo::new(stream, Arc::clone(&watch), clock.clone(), stalled.clone());
-    let io = TokioIo::new(io);
-    let served = async {
-        if h2 {
-            serve_h2(app, io, Streams::new(clock, watch, stalled), phases).await;
-        } else {
-            serve_h1(app.on_connection(watch), io, phases).await;
-        }
+    let (io, other) = SocketIo::new(stream, Arc::clone(&watch), clock, stalled);
+    until_gone(serve_http(app, h2, io, watch, phases), &other).await;
+}
+
+/// The same behind TLS: which HTTP is spoken is agreed on in the handshake.
+async fn serve_tls(app: App, config: Arc<rustls::ServerConfig>, stream: TcpStream, mut phases: Phases) {
+    let clock = app.clock().clone();
+    let watch = Arc::new(Watch::new(app.runtime().plan.timeouts.client_write));
+    let until = clock.now() + tls::HANDSHAKE_TIMEOUT;
+    let mut first = [0_u8; 1];
+    let seen = tokio::select! {
+        biased;
+        seen = clock.within(until, stream.peek(&mut first)) => seen,
+        () = phases.reach(Phase::Closing) => return,
     };
+    match seen {
+        Some(Ok(1)) if first == [tls::HANDSHAKE] => {}
+        Some(Ok(1)) => {
+            app.process().handshakes_failed.increment(1);
+            let _ = clock.within(until, tell_https(stream)).await;
+            return;
+        }
+        _ => return,
+    }
+    let stalled = app.process().client_stalled.clone();
+    let (io, other) = SocketIo::new(stream, Arc::clone(&watch), clock.clone(), stalled);
+    let served = async {
+        let shaking = tokio_rustls::TlsAcceptor::from(config).accept(io);
+        let Some(Ok(io)) = clock.within(until, shaking).await else {
+            app.process().handshakes_failed.increment(1);
+            return;
+        };
+        let h2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
+        serve_http(app, h2, io, watch, phases).await;
+    };
+    until_gone(served, &other).await;
+}
+
+/// Plain HTTP at a port that speaks TLS.
+async fn tell_https(mut stream: TcpStream) {
+    const SAID: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\
+        content-length: 55\r\n\r\nThis port speaks TLS: write https:// in your base_url.\n";
+    let _ = stream.write_all(SAID).await;
+    let _ = stream.shutdown().await;
+    let mut unread = [0_u8; 1024];
+    while matches!(stream.read(&mut unread).await, Ok(1..)) {}
+}
+
+/// The client first: when it has left, what it asked for is not worth another poll.
+async fn until_gone(served: impl Future<Output = ()>, other: &Other) {
     let (mut served, mut gone) = (pin!(served), pin!(other.gone()));
-    // The client first: when it has left, what it asked for is not worth another poll.
     poll_fn(|cx| match gone.as_mut().poll(cx) {
         Poll::Ready(()) => Poll::Ready(()),
         Poll::Pending => served.as_mut().poll(cx),
@@ -66,9 +110,23 @@ pub async fn serve(app: App, stream: TcpStream, mut phases: Phases) {
     .await;
 }
 
-type Io = TokioIo<SocketIo>;
+async fn serve_http<T>(app: App, h2: bool, io: T, watch: Arc<Watch>, phases: Phases)
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let io = TokioIo::new(io);
+    if h2 {
+        let (clock, stalled) = (app.clock().clone(), app.process().client_stalled.clone());
+        serve_h2(app, io, Streams::new(clock, watch, stalled), phases).await;
+    } else {
+        serve_h1(app.on_connection(watch), io, phases).await;
+    }
+}
 
-async fn serve_h1(app: App, io: Io, mut phases: Phases) {
+async fn serve_h1<T>(app: App, io: T, mut phases: Phases)
+where
+    T: Read + Write + Unpin,
+{
     let service = service_fn(move |request: http::Request<Incoming>| {
         let app = app.clone();
         async move { Ok::<_, Infallible>(app.handle(request).await) }

@@ -8,6 +8,7 @@ pub mod io;
 pub mod lifecycle;
 pub mod linger;
 pub mod streams;
+pub mod tls;
 pub mod watch;
 
 use std::io as stdio;
@@ -114,8 +115,10 @@ async fn accept(app: App, listener: TcpListener, seats: Vec<Seat>, mut phases: P
         let open: usize = seats.iter().map(|seat| seat.load.load(Ordering::Relaxed)).sum();
         if open >= app.runtime().plan.server.max_connections as usize {
             app.process().connections_refused.increment(1);
-            // Beyond a few that are told, the others are only closed.
-            if let Ok(place) = Arc::clone(&telling).try_acquire_owned() {
+            // Beyond a few that are told, the others are only closed; so is who would have to be told in TLS.
+            if app.tls().is_none()
+                && let Ok(place) = Arc::clone(&telling).try_acquire_owned()
+            {
                 let clock = app.clock().clone();
                 tokio::spawn(async move {
                     let until = clock.now() + linger::MAX_TIME;

@@ -128,12 +128,13 @@ pub struct Asked {
     pub tags: Vec<(Box<str>, Box<str>)>,
     /// `traceparent`, when it is well formed.
     pub trace: Option<Box<str>>,
-    /// `idempotency-key` was sent.
-    pub idempotent: bool,
+    /// `idempotency-key`: the caller's own name for this request.
+    pub idempotency_key: Option<Box<str>>,
     /// `x-stainless-retry-count`: how often the client has sent this before.
     pub resent: u32,
 }
 
+const MAX_KEY_BYTES: usize = 255;
 const MAX_TIER_BYTES: usize = 128;
 const MAX_TAGS: usize = 16;
 const MAX_TAG_BYTES: usize = 64;
@@ -155,11 +156,29 @@ pub fn asked(headers: &HeaderMap) -> Result<Asked> {
         no_cache: flag("x-weir-no-cache"),
         tags: tags(headers)?,
         trace: text("traceparent").filter(|t| is_traceparent(t)).map(Box::from),
-        idempotent: headers.contains_key("idempotency-key"),
+        idempotency_key: idempotency_key(headers)?,
         resent: text("x-stainless-retry-count")
             .and_then(|v| v.trim().parse().ok())
             .unwrap_or(0),
     })
+}
+
+/// One that cannot be read is refused: left out, the request might be made twice.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<Box<str>>> {
+    const NAME: &str = "idempotency-key";
+    let mut values = headers.get_all(NAME).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let text = std::str::from_utf8(value.as_bytes()).ok().map(str::trim);
+    match text.filter(|_| values.next().is_none()) {
+        Some("") => Ok(None),
+        Some(text) if text.len() <= MAX_KEY_BYTES => Ok(Some(text.into())),
+        _ => {
+            let message = format!("{NAME}: write one value, as UTF-8 of at most {MAX_KEY_BYTES} bytes");
+            Err(Error::new(Kind::BadHeader, message).param(NAME))
+        }
+    }
 }
 
 /// A floor that cannot be read is refused: left out, the request would go below it.

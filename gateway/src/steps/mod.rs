@@ -2,6 +2,7 @@
 //! do; one short function that [`crate::request`] calls; tests. A step never imports another step.
 
 pub mod auth;
+pub mod cache;
 pub mod deadline;
 pub mod decide;
 pub mod decode;

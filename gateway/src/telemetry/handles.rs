@@ -10,6 +10,9 @@ use super::names::Name;
 /// Classes of status: `2xx`, `4xx`, `5xx`, `499` (the caller left).
 const CLASSES: [&str; 4] = ["2xx", "4xx", "5xx", "gone"];
 
+/// What step 7 may find.
+const LOOKED: [&str; 3] = ["hit", "coalesced", "miss"];
+
 fn class(status: u16) -> usize {
     match status {
         499 => 3,
@@ -31,6 +34,8 @@ pub struct Process {
     pub client_gone: Counter,
     /// See [`Name::ClientStalled`].
     pub client_stalled: Counter,
+    /// See [`Name::HandshakesFailed`].
+    pub handshakes_failed: Counter,
     /// See [`Name::Panics`].
     pub panics: Counter,
     /// See [`Name::BodyBytes`].
@@ -46,6 +51,7 @@ impl Process {
             connections_refused: t.counter(Name::ConnectionsRefused, &[]),
             client_gone: t.counter(Name::ClientGone, &[]),
             client_stalled: t.counter(Name::ClientStalled, &[]),
+            handshakes_failed: t.counter(Name::HandshakesFailed, &[]),
             panics: t.counter(Name::Panics, &[]),
             body_bytes: t.gauge(Name::BodyBytes, &[]),
         }
@@ -60,6 +66,8 @@ pub struct Route {
     pub ttft: Histogram,
     /// See [`Name::Overhead`].
     pub overhead: Histogram,
+    /// By what step 7 found; see [`Name::CacheLookups`].
+    looked: [Counter; LOOKED.len()],
     nobody: [Counter; CLASSES.len()],
     /// By target; tier is the target's place in this route, `-` when a rule or a pin brought it in.
     by_target: Vec<[Counter; CLASSES.len()]>,
@@ -80,6 +88,7 @@ impl Route {
             duration: t.histogram(Name::Duration, &[name]),
             ttft: t.histogram(Name::Ttft, &[name]),
             overhead: t.histogram(Name::Overhead, &[name]),
+            looked: LOOKED.map(|found| t.counter(Name::CacheLookups, &[name, found])),
             nobody: counters("-", "-"),
             by_target: targets
                 .iter()
@@ -208,6 +217,13 @@ impl PlanHandles {
     /// Of a route, or of requests that named none.
     pub fn route(&self, index: Option<usize>) -> &Route {
         index.and_then(|i| self.routes.get(i)).unwrap_or(&self.none)
+    }
+    /// Counts what step 7 found.
+    pub fn looked(&self, route: Option<usize>, found: &'static str) {
+        let at = LOOKED.iter().position(|f| *f == found);
+        if let Some(counter) = at.and_then(|at| self.route(route).looked.get(at)) {
+            counter.increment(1);
+        }
     }
     /// Counts a try that went on with a stream that broke.
     pub fn continuation(&self, way: &'static str, result: &'static str) {

@@ -64,6 +64,10 @@ metrics_table! {
     RetryBudget = "weir_retry_budget_left", Shape::Gauge, [], "Repeats that the ratio budget covers now.";
     Heap = "weir_heap_bytes", Shape::Gauge, ["state"], "Memory of the allocator: allocated (in use), active (pages with something in use), resident (with what it has not given back yet).";
     OverLimit = "weir_over_limit_total", Shape::Counter, ["owner", "limit"], "Requests refused by a limit: whose (key, tenant, route, total) and which.";
+    CacheLookups = "weir_cache_lookups_total", Shape::Counter, ["route", "found"], "Requests whose answer may be shared, by what was found: hit (a kept answer), coalesced (read along with another's call), miss.";
+    CacheBytes = "weir_cache_bytes", Shape::Gauge, ["store"], "Weight of the answers that are kept: exact (by question), named (by idempotency-key).";
+    CacheEntries = "weir_cache_entries", Shape::Gauge, ["store"], "Answers that are kept.";
+    Flights = "weir_flights", Shape::Gauge, [], "Calls that run and can be joined by who asks the same.";
     Hedges = "weir_hedges_total", Shape::Counter, ["target", "result"], "Second tries beside a slow one, by the slow one's rival and what came of it: won (its answer was taken), lost.";
     HedgeBudget = "weir_hedge_budget_left", Shape::Gauge, [], "Hedges that their budget covers now.";
     Breaker = "weir_breaker_state", Shape::Gauge, ["target"], "The target's breaker: 0 closed, 1 probing, 2 open.";
@@ -79,6 +83,7 @@ metrics_table! {
     ConnectionsRefused = "weir_connections_refused_total", Shape::Counter, [], "Connections turned away because server.max_connections was reached.";
     ClientGone = "weir_clients_gone_total", Shape::Counter, [], "Requests whose caller left before the end.";
     ClientStalled = "weir_clients_stalled_total", Shape::Counter, [], "Connections (HTTP/2: streams) dropped because the caller read nothing for client_write_ms.";
+    HandshakesFailed = "weir_tls_handshakes_failed_total", Shape::Counter, [], "Connections that did not come through their TLS handshake.";
     Panics = "weir_panics_total", Shape::Counter, [], "Bugs that were caught while a request was served.";
     BodyBytes = "weir_body_bytes_in_flight", Shape::Gauge, [], "Bytes of request bodies being read or held.";
     LocalQueue = "weir_local_queue_depth", Shape::Gauge, ["target"], "Requests waiting for a local model.";

@@ -24,12 +24,17 @@ pub struct Weir {
 impl Weir {
     /// Starts in `home` in front of `upstream` (`HOST:PORT`) and waits until it is ready.
     pub fn start(home: &Path, upstream: impl std::fmt::Display, drain_delay_ms: u32) -> Self {
-        let plan = home.join("plan.toml");
         let text = format!(
             "version = 1\n[server]\ndrain_delay_ms = {drain_delay_ms}\n[providers.p]\nkind = \"openai\"\n\
              base_url = \"http://{upstream}/v1\"\n[targets.one]\nprovider = \"p\"\nmodel = \"m\"\nprice = \"unmetered\"\n\
              [routes.auto]\ntiers = [[\"one\"]]\n"
         );
+        Self::with(home, &text)
+    }
+
+    /// Starts in `home` with this plan and waits until it is ready.
+    pub fn with(home: &Path, text: &str) -> Self {
+        let plan = home.join("plan.toml");
         std::fs::write(&plan, text).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args([

@@ -4,19 +4,32 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
-use super::{Done, Stop};
+use super::{Done, Progress, Stop};
 use crate::abuse::{self, Options};
+use crate::gateway;
+use crate::hostile::{self, Hostile};
 
-/// Send hostile and clumsy input and check each answer, and what becomes of the connection.
+/// Hostile clients of sixteen kinds beside a polite one, which must not notice them; or, with --target, hostile and clumsy input
+/// to a running gateway, each answer checked, and what becomes of the connection.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example:
+  load-tests abuse
+  load-tests abuse --seconds 30 --json > abuse.json
   load-tests abuse --target http://127.0.0.1:8080 --model auto
 
-Exit 1 when an answer is not right.")]
+Without --target it starts the gateway and a scripted provider itself (nothing is downloaded), and exits 1 when a polite
+request was not answered whole, when its p95 rose above three times its quiet value, or when something of the attackers
+is left behind. With --target it exits 1 when an answer is not right.")]
 pub struct Args {
-    /// The gateway, without /v1.
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    target: String,
+    /// A running gateway, without /v1.
+    #[arg(long)]
+    target: Option<String>,
+    /// Of each of the three parts: alone, under attack, alone again.
+    #[arg(long, default_value_t = 15, conflicts_with = "target")]
+    seconds: u64,
+    /// Polite requests a second.
+    #[arg(long, default_value_t = 40.0, conflicts_with = "target")]
+    rate: f64,
     /// A model that answers plain questions.
     #[arg(long, default_value = "auto")]
     model: String,
@@ -34,8 +47,37 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(a: Args) -> Done {
-    let mut options = Options::new(&a.target, &a.model);
+pub async fn run(a: Args) -> Done {
+    match a.target.clone() {
+        Some(target) => cases(a, &target),
+        None => beside(a).await,
+    }
+}
+
+async fn beside(a: Args) -> Done {
+    let program = gateway::binary().map_err(|e| Stop::Absent(e.to_string()))?;
+    let hostile = Hostile {
+        part: Duration::from_secs(a.seconds.max(2)),
+        rate: a.rate,
+    };
+    let mut progress = Progress::new();
+    let report = hostile::run(&program, &hostile, |line| progress.show(&line))
+        .await
+        .map_err(Stop::Absent)?;
+    progress.end();
+    if a.json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.text());
+    }
+    match report.broken.len() {
+        0 => Ok(()),
+        n => Err(Stop::Finding(format!("{n} rules broken"))),
+    }
+}
+
+fn cases(a: Args, target: &str) -> Done {
+    let mut options = Options::new(target, &a.model);
     options.key = a.key;
     options.max_body_bytes = a.max_body_bytes;
     options.slow = a.slow.map(Duration::from_secs);

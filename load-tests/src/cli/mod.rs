@@ -7,6 +7,7 @@ mod faults;
 mod ladder;
 mod load;
 mod outage;
+mod overshoot;
 mod proof;
 mod provider;
 mod soak;
@@ -35,6 +36,7 @@ enum Command {
     Chaos(chaos::Args),
     Outage(outage::Args),
     Ladder(ladder::Args),
+    Overshoot(overshoot::Args),
     RoutingProof(proof::Args),
 }
 
@@ -63,11 +65,12 @@ pub fn main() -> ExitCode {
             Command::Provider(a) => provider::run(a).await,
             Command::Load(a) => load::run(a).await,
             Command::Soak(a) => soak::run(a).await,
-            Command::Abuse(a) => abuse::run(a),
+            Command::Abuse(a) => abuse::run(a).await,
             Command::Faults(a) => faults::run(a).await,
             Command::Chaos(a) => chaos::run(a).await,
             Command::Outage(a) => outage::run(a).await,
             Command::Ladder(a) => ladder::run(a).await,
+            Command::Overshoot(a) => overshoot::run(a).await,
             Command::RoutingProof(a) => proof::run(a).await,
         }
     }))

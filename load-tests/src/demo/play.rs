@@ -55,6 +55,12 @@ pub async fn play(
     let mut wrong = Vec::new();
     let began = now();
     for ask in &scene.ask {
+        if let Some(callers) = ask.crowd {
+            let crowd = super::crowd::ask(client, log, ask, callers).await;
+            crowd.lines(ask, paint).into_iter().for_each(&mut say);
+            wrong.extend(crowd.wrong.iter().map(|w| format!("{}: {w}", scene.title)));
+            continue;
+        }
         let mut o = ask_once(client, log, ask).await;
         let patience = Duration::from_millis(scene.retry_for_ms);
         while !o.wrong.is_empty() && now() - began < patience {
@@ -75,11 +81,20 @@ pub async fn play(
 
 async fn ask_once(client: &Client, log: &Log, ask: &Ask) -> Outcome {
     log.clear();
+    let mut o = sent(client, ask, ask.stream).await;
+    o.strong = log.entries();
+    let wrong = judge(ask, &o);
+    o.wrong.extend(wrong);
+    o
+}
+
+/// Sends a question once and reads what comes.
+pub(super) async fn sent(client: &Client, ask: &Ask, stream: bool) -> Outcome {
     let mut o = Outcome::default();
     let began = now();
     let mut headers = HeaderMap::new();
     headers.insert("x-weir-debug", HeaderValue::from_static("1"));
-    let mut body = json!({"model": ask.model, "stream": ask.stream, "temperature": 0, "max_tokens": ask.max_tokens,
+    let mut body = json!({"model": ask.model, "stream": stream, "temperature": 0, "max_tokens": ask.max_tokens,
         "messages": [{"role": "user", "content": ask.prompt}]});
     if let Some(schema) = &ask.schema {
         let schema: Value = serde_json::from_str(schema).unwrap_or(Value::Null);
@@ -94,12 +109,9 @@ async fn ask_once(client: &Client, log: &Log, ask: &Ask) -> Outcome {
         Err(e) => Err(e.to_string()),
     };
     o.total_ms = us(now() - began) as f64 / 1e3;
-    o.strong = log.entries();
     if let Err(why) = read {
         o.wrong.push(why);
     }
-    let wrong = judge(ask, &o);
-    o.wrong.extend(wrong);
     o
 }
 
@@ -150,7 +162,7 @@ async fn read(mut answer: Answer, o: &mut Outcome, began: crate::clock::Instant)
     }
 }
 
-fn judge(ask: &Ask, o: &Outcome) -> Vec<String> {
+pub(super) fn judge(ask: &Ask, o: &Outcome) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut must = |holds: bool, sentence: String| {
         if !holds {

@@ -66,6 +66,9 @@ pub struct Ask {
     pub asked: Option<Vec<String>>,
     /// All of it within this time.
     pub within_ms: Option<u64>,
+    /// So many callers ask it at once, as streams and whole answers in turn; what is meant holds for each, and the calls of
+    /// the strong tier are those of all together.
+    pub crowd: Option<usize>,
 }
 
 fn fine() -> Vec<u16> {

@@ -16,23 +16,31 @@ const UNBOUNDED_TOKENS: u64 = 32 * 1024;
 const RECORDS_WAITING: u64 = 4_096;
 const RECORD_BYTES: u64 = 16 * 1024;
 
+/// Of the cache, the part (one in so many) for answers that are kept by their caller's name for them.
+pub const NAMED_PART: u64 = 8;
+
 /// The worst case, part by part, in bytes. Sums saturate.
 ///
-/// * connections: `max_connections` x 2 buffers of 64 KiB
+/// * connections: `max_connections` x 2 buffers of 64 KiB (4 with TLS)
 /// * upstream connections: one a request in flight, x 2 buffers of 64 KiB
 /// * requests: `max_connections` x 32 KiB (heads, facts, decision, futures)
 /// * bodies: `max_body_bytes_in_flight`, one budget for all
 /// * answers held back: a request in flight x the longest answer that a target of a route with hold-back or verification
 ///   can give, 16 bytes a token; several choices share it
-/// * cache: `cache.max_bytes`, where a route uses it
+/// * cache: `cache.max_bytes`, where a route uses it; else the part of it for answers that callers name (`idempotency-key`)
 /// * records: 4,096 waiting lines of 16 KiB, unless records are off
 /// * queues of local targets: places x 32 KiB; their bodies are in the budget for bodies
 pub fn worst_case(plan: &Plan) -> Vec<(String, u64)> {
     let connections = u64::from(plan.server.max_connections);
     let at_once = connections.min(u64::from(plan.admission.max_in_flight));
     let buffers = CONNECTION_BUFFER * 2;
+    // TLS has two of its own.
+    let sealed = if plan.server.tls.is_some() { 2 } else { 1 };
     let mut parts = vec![
-        ("connections".to_owned(), connections.saturating_mul(buffers)),
+        (
+            "connections".to_owned(),
+            connections.saturating_mul(buffers * sealed),
+        ),
         ("upstream connections".to_owned(), at_once.saturating_mul(buffers)),
         ("requests".to_owned(), connections.saturating_mul(PER_REQUEST)),
         (
@@ -44,9 +52,12 @@ pub fn worst_case(plan: &Plan) -> Vec<(String, u64)> {
             at_once.saturating_mul(longest_answer(plan)),
         ),
     ];
-    if caches(plan) {
-        parts.push(("cache".to_owned(), plan.cache.max_bytes));
-    }
+    let cache = if caches(plan) {
+        plan.cache.max_bytes
+    } else {
+        plan.cache.max_bytes / NAMED_PART
+    };
+    parts.push(("cache".to_owned(), cache));
     if !plan.records.path.is_empty() {
         parts.push(("records waiting".to_owned(), RECORDS_WAITING * RECORD_BYTES));
     }
@@ -112,7 +123,12 @@ mod tests {
         assert_eq!(part(base, "connections"), Some(10 * 2 * 65_536));
         assert_eq!(part(base, "bodies in flight"), Some(10_000_000));
         assert_eq!(part(base, "answers held back"), Some(0));
-        assert_eq!((part(base, "records waiting"), part(base, "cache")), (None, None));
+        assert_eq!(part(base, "records waiting"), None);
+        assert_eq!(
+            part(base, "cache"),
+            Some(268_435_456 / 8),
+            "answers that callers name"
+        );
 
         let local = format!(
             "{base}[targets.a]\nprovider = \"local\"\nartifact = \"x\"\ncontext = 1_000\nlimits = {{ queue = 5 }}\n\
@@ -120,7 +136,8 @@ mod tests {
         );
         assert_eq!(part(&local, "answers held back"), Some(2 * 1_000 * 16));
         assert_eq!(part(&local, "queues of local targets"), Some(5 * 32 * 1024));
-        assert_eq!(part(&local, "cache"), None);
+        let cached = local.replace("degrade = []", "degrade = []\ncache = { exact_ttl_s = 60 }");
+        assert_eq!(part(&cached, "cache"), Some(268_435_456));
         assert!(part(BUILTIN, "records waiting") > Some(0));
     }
 }

@@ -5,7 +5,7 @@
 mod builtin;
 mod canonical;
 mod load;
-mod memory;
+pub mod memory;
 mod near;
 mod operation;
 mod problem;

@@ -3,6 +3,7 @@
 //! Used for answers that did not come in that form (a local model, another dialect) and for what the gateway writes
 //! itself (a continuation). `id`, `created` and `model` are written alike in every chunk of one answer.
 
+mod kept;
 mod whole;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,6 +11,7 @@ use routing::facts::CallKind;
 
 use super::event::{Event, FinishReason, Meta, Text, TokenLogprob, ToolDelta, TopLogprob, Usage};
 use super::json::{int_into, string_into};
+pub use kept::{Form, Kept};
 pub use whole::{WholeAnswer, WholeChoice, WholeTool};
 
 /// The end of a stream that is whole.

@@ -25,12 +25,6 @@ type Row = (&'static str, When, Weight, &'static str);
 
 const TABLE: &[Row] = &[
     (
-        "server.tls",
-        When::Set,
-        Weight::Loud,
-        "TLS is not served yet: this port speaks plain HTTP. Put something that ends TLS in front of it",
-    ),
-    (
         "keys.*.class",
         When::Says("high"),
         Weight::Plain,
@@ -43,40 +37,16 @@ const TABLE: &[Row] = &[
         "priorities have no effect yet: everybody is served in turn",
     ),
     (
-        "routes.*.cache.exact_ttl_s",
-        When::On,
-        Weight::Plain,
-        "answers are not cached yet",
-    ),
-    (
-        "routes.*.cache.sampled",
-        When::On,
-        Weight::Plain,
-        "answers are not cached yet",
-    ),
-    (
         "routes.*.cache.semantic.enabled",
         When::On,
         Weight::Plain,
         "the semantic cache is not there yet",
     ),
     (
-        "routes.*.degrade",
-        When::Says("stale_cache"),
-        Weight::Plain,
-        "the rung `stale_cache` is skipped: answers are not cached yet",
-    ),
-    (
         "rules.*.when.pii",
         When::Set,
         Weight::Loud,
         "no classifier sees personal data yet: a rule that denies or keeps requests on this machine is taken to hold, every other one never matches",
-    ),
-    (
-        "cache",
-        When::Set,
-        Weight::Plain,
-        "answers are not cached, and equal calls not joined, yet",
     ),
     (
         "admission",
@@ -184,7 +154,6 @@ mod tests {
 
     /// A plan in which every row has something to say: a row with a slip in its path would be silent.
     const EVERYTHING: &str = r#"
-        server.tls = { cert_file = "c", key_file = "k" }
         keys = [{ name = "a", class = "high" }, { class = "low" }]
         cache = {}
         admission = {}
