@@ -40,11 +40,8 @@ fn hammer(weir: &Weir, enough: usize, then: impl FnOnce()) -> usize {
         for _ in 0..CLIENTS {
             let (served, refused, reached) = (&served, &refused, reached.clone());
             scope.spawn(move || {
-                loop {
-                    let Some(answer) = asked(&weir.address) else {
-                        // The kill may come between any two bytes.
-                        break;
-                    };
+                // The kill may come between any two bytes: then there is none.
+                while let Some(answer) = asked(&weir.address) {
                     if answer.starts_with("HTTP/1.1 429") {
                         assert!(answer.contains("total_usd_per_day"), "{answer}");
                         refused.fetch_add(1, Ordering::SeqCst);

@@ -80,7 +80,7 @@ fn a_slow_reader_holds_nobody_up_and_is_told_when_it_is_too_slow() {
     let (budget, mut fast) = flight();
     let flight = Arc::clone(fast.flight());
     let mut slow = flight.join().unwrap();
-    assert_eq!(slow.poll_read(&mut cx()).is_pending(), true);
+    assert!(slow.poll_read(&mut cx()).is_pending());
     for _ in 0..8 {
         assert!(flight.has_room(&mut cx()), "the fast one has read everything");
         flight.push(frame(1 << 20));

@@ -3,8 +3,13 @@
 use models::store::human_bytes;
 use serde::Serialize;
 
+use routing::plan::Plan;
+
+use super::connect::{self, Connected};
 use super::plan_file::{NoPlan, Origin};
 use super::{Check, Exit};
+use crate::runtime::secrets::Secrets;
+use crate::server::tls::Loaded;
 
 #[derive(Serialize)]
 struct Found<'a> {
@@ -14,6 +19,8 @@ struct Found<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<String>,
     worst_case_bytes: Vec<(String, u64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    providers: Option<Vec<Connected>>,
 }
 
 /// Runs it.
@@ -31,6 +38,7 @@ pub fn run(args: &Check) -> Exit {
                 notes: &[],
                 plan: None,
                 worst_case_bytes: Vec::new(),
+                providers: None,
             });
             Exit::Finding
         }
@@ -40,16 +48,31 @@ pub fn run(args: &Check) -> Exit {
         }
         Ok(compiled) => {
             let worst = routing::plan::worst_case(&compiled.plan);
+            let files = compiled.plan.server.tls.as_ref().map(Loaded::new);
+            if let Some(Err(why)) = files {
+                eprintln!("{}: {why}", origin.say());
+                return Exit::Finding;
+            }
+            let providers = match args.connect.then(|| connected(&compiled.plan)).transpose() {
+                Ok(providers) => providers,
+                Err(why) => {
+                    eprintln!("{why}");
+                    return Exit::Absent;
+                }
+            };
+            let wrong = providers.iter().flatten().any(|p| !p.ok);
+            let exit = if wrong { Exit::Finding } else { Exit::Fine };
             if args.json {
                 let plan = Some(compiled.plan.fingerprint.to_string());
                 print(&Found {
-                    ok: true,
+                    ok: !wrong,
                     problems: &[],
                     notes: &compiled.notes,
                     plan,
                     worst_case_bytes: worst,
+                    providers,
                 });
-                return Exit::Fine;
+                return exit;
             }
             let plan = &compiled.plan;
             println!(
@@ -72,9 +95,24 @@ pub fn run(args: &Check) -> Exit {
                 .map(|(_, bytes)| bytes)
                 .fold(0_u64, |a, b| a.saturating_add(*b));
             println!("  {:<24} {:>10}", "together", human_bytes(sum));
-            Exit::Fine
+            if let Some(providers) = &providers {
+                println!("\nProviders, asked for their list of models:");
+                for p in providers {
+                    let mark = if p.ok { "ok   " } else { "WRONG" };
+                    println!("  {mark} {:<12} {}", p.provider, p.said.join("; "));
+                }
+            }
+            exit
         }
     }
+}
+
+fn connected(plan: &Plan) -> Result<Vec<Connected>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("no runtime: {e}"))?;
+    Ok(runtime.block_on(connect::connect(plan, &Secrets::of_process())))
 }
 
 fn print(value: &impl Serialize) {

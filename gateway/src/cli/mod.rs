@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod connect;
 mod explain;
 mod files;
 mod heads;
@@ -60,7 +61,7 @@ enum Command {
     #[command(after_help = "Example:\n  weir serve --config routing.toml --listen 127.0.0.1:8080")]
     Serve(Serve),
     /// Read a plan and tell all its problems at once
-    #[command(after_help = "Example:\n  weir check routing.toml")]
+    #[command(after_help = "Example:\n  weir check routing.toml\n  weir check routing.toml --connect")]
     Check(Check),
     /// Say which model a request would go to first, and why; nothing is generated
     #[command(after_help = "Example:\n  weir explain --prompt 'What is 17 * 23?'")]
@@ -100,6 +101,9 @@ struct Check {
     /// The plan
     #[arg(value_name = "FILE", default_value = "routing.toml")]
     file: PathBuf,
+    /// Also ask each provider for its list of models, which is free: is it there, does it take the key, is base_url right
+    #[arg(long)]
+    connect: bool,
     /// Machine-readable
     #[arg(long)]
     json: bool,

@@ -170,6 +170,22 @@ impl HttpTarget {
         &self.endpoint
     }
 
+    /// The dialect it speaks.
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The headers of a request that has no body.
+    pub(super) fn plain_headers(&self, ctx: &CallContext<'_>) -> Result<HeaderMap, AttemptError> {
+        let mut headers = self.headers.clone();
+        headers.remove(CONTENT_TYPE);
+        self.key.add(self.dialect, &mut headers)?;
+        if let Ok(value) = HeaderValue::from_str(ctx.request_id) {
+            headers.insert("x-request-id", value);
+        }
+        Ok(headers)
+    }
+
     /// The target's name, for messages.
     fn at(&self) -> String {
         format!("{} ({})", self.name, self.endpoint.base())

@@ -17,6 +17,7 @@ pub mod failure;
 pub mod fake;
 pub mod http;
 pub mod json;
+pub mod knock;
 pub mod local;
 pub mod openai;
 pub mod pool;
