@@ -52,7 +52,8 @@ pub fn of_decide(no_way: &NoWay) -> Error {
         }
         NoWay::PriceUnknown => Error::new(
             Kind::PriceUnknown,
-            "a usd_per_day limit applies, and no model that is left has a price in the plan; give it one, or price = \"unmetered\"",
+            "a usd_per_day limit applies, and no model that is left has a price in the plan (a service_tier other than the \
+             default has none: leave it out); give it one, or price = \"unmetered\"",
         ),
         NoWay::Busy { wait_ms } => {
             let message = format!(

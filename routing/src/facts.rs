@@ -168,6 +168,12 @@ pub struct Facts {
     pub turns: u32,
     /// Choices asked for.
     pub choices: u16,
+    /// Completions: `best_of`, answers that are made (and billed) to choose from. 0: as many as choices.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub best_of: u16,
+    /// A `service_tier` is asked for that may cost other than what the plan says.
+    #[serde(skip_serializing_if = "is_false")]
+    pub service_tier: bool,
     /// Bytes of the last user turn.
     pub last_turn_bytes: u32,
     /// The last user turn has a code fence or looks like source.
@@ -181,4 +187,14 @@ pub struct Facts {
     pub session: Option<u64>,
     /// Dear facts known so far.
     pub dear: Dear,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_zero(n: &u16) -> bool {
+    *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_false(yes: &bool) -> bool {
+    !*yes
 }

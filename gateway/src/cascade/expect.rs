@@ -19,7 +19,7 @@ const USUAL_ANSWER: u64 = 256;
 /// settled in full all the same.
 pub fn expected(facts: &Facts, target: &TargetConfig, learned: Learned) -> Estimate {
     let prompt = learned.prompt(u64::from(facts.prompt_tokens));
-    let choices = u64::from(facts.choices.max(1));
+    let choices = u64::from(facts.choices.max(facts.best_of).max(1));
     let (usual, most) = match facts.kind {
         CallKind::Embeddings => (0, 0),
         CallKind::Chat | CallKind::Completion => {
@@ -98,6 +98,14 @@ mod tests {
         assert_eq!(of(Some(20), 1, "").tokens, 120, "no more than was asked for");
         // Many choices, an absurd wish, no wish at all: none of them is a way past.
         assert_eq!(of(Some(1_000), 8, "").money, NanoUsd(100_000 + 8 * 4_000_000));
+        let best_of = Facts {
+            best_of: 8,
+            ..facts(Some(1_000), 1)
+        };
+        assert_eq!(
+            expected(&best_of, &target(""), known).money,
+            NanoUsd(100_000 + 8 * 4_000_000)
+        );
         assert_eq!(
             of(Some(u32::MAX), 1, "max_output = 500").money,
             NanoUsd(100_000 + 2_000_000)

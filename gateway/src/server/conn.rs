@@ -52,7 +52,13 @@ pub async fn serve(app: App, stream: TcpStream, mut phases: Phases) {
     let Some(Ok(h2)) = spoke else { return };
     let watch = Arc::new(Watch::new(app.runtime().plan.timeouts.client_write));
     let stalled = app.process().client_stalled.clone();
-    let (io, other) = SocketIo::new(stream, Arc::clone(&watch), clock, stalled);
+    let (io, other) = SocketIo::new(
+        stream,
+        Arc::clone(&watch),
+        clock,
+        stalled,
+        app.process().let_go.clone(),
+    );
     until_gone(serve_http(app, h2, io, watch, phases), &other).await;
 }
 
@@ -77,7 +83,13 @@ async fn serve_tls(app: App, config: Arc<rustls::ServerConfig>, stream: TcpStrea
         _ => return,
     }
     let stalled = app.process().client_stalled.clone();
-    let (io, other) = SocketIo::new(stream, Arc::clone(&watch), clock.clone(), stalled);
+    let (io, other) = SocketIo::new(
+        stream,
+        Arc::clone(&watch),
+        clock.clone(),
+        stalled,
+        app.process().let_go.clone(),
+    );
     let served = async {
         let shaking = tokio_rustls::TlsAcceptor::from(config).accept(io);
         let Some(Ok(io)) = clock.within(until, shaking).await else {
@@ -117,7 +129,8 @@ where
     let io = TokioIo::new(io);
     if h2 {
         let (clock, stalled) = (app.clock().clone(), app.process().client_stalled.clone());
-        serve_h2(app, io, Streams::new(clock, watch, stalled), phases).await;
+        let let_go = app.process().let_go.clone();
+        serve_h2(app, io, Streams::new(clock, watch, stalled, let_go), phases).await;
     } else {
         serve_h1(app.on_connection(watch), io, phases).await;
     }
@@ -170,6 +183,7 @@ where
     );
     tokio::select! {
         _ = conn.as_mut() => return,
+        () = streams.lost_manners() => return,
         () = phases.reach(Phase::Closing) => {}
         () = streams.quiet_for(HEAD_TIMEOUT) => {}
     }
@@ -177,6 +191,7 @@ where
     // Last pieces may still wait in buffers, for a caller that takes nothing and has no request open any more.
     tokio::select! {
         _ = conn => {}
+        () = streams.lost_manners() => {}
         () = streams.quiet_for(HEAD_TIMEOUT) => {}
     }
 }

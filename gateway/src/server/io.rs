@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 
 use super::watch::Watch;
 use crate::clock::Clock;
+use crate::telemetry::handles::LetGo;
 
 /// One end of a connection, as hyper uses it.
 pub struct SocketIo {
@@ -22,6 +23,7 @@ pub struct SocketIo {
     watch: Arc<Watch>,
     clock: Clock,
     stalled: Counter,
+    let_go: LetGo,
     /// Armed while a write makes no progress.
     stall: Option<Pin<Box<Sleep>>>,
 }
@@ -31,7 +33,13 @@ pub struct Other(OwnedWriteHalf);
 
 impl SocketIo {
     /// Splits a socket into what hyper uses and what is watched.
-    pub fn new(stream: TcpStream, watch: Arc<Watch>, clock: Clock, stalled: Counter) -> (Self, Other) {
+    pub fn new(
+        stream: TcpStream,
+        watch: Arc<Watch>,
+        clock: Clock,
+        stalled: Counter,
+        let_go: LetGo,
+    ) -> (Self, Other) {
         let (socket, other) = stream.into_split();
         (
             Self {
@@ -39,6 +47,7 @@ impl SocketIo {
                 watch,
                 clock,
                 stalled,
+                let_go,
                 stall: None,
             },
             Other(other),
@@ -94,7 +103,16 @@ impl AsyncRead for SocketIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
+        let came = buf.filled().len().saturating_sub(before);
+        if came > 0
+            && let Err(why) = self.watch.heard(came, || self.clock.now())
+        {
+            self.let_go.told(why.label());
+            return Poll::Ready(Err(io::Error::other("the client talks and asks nothing")));
+        }
+        polled
     }
 }
 

@@ -7,6 +7,7 @@ pub mod conn;
 pub mod io;
 pub mod lifecycle;
 pub mod linger;
+pub mod manners;
 pub mod streams;
 pub mod tls;
 pub mod watch;

@@ -20,6 +20,7 @@ use tokio::time::Sleep;
 
 use super::watch::Watch;
 use crate::clock::Clock;
+use crate::telemetry::handles::LetGo;
 
 /// The streams of one connection. Also the executor that hyper runs them on. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +30,7 @@ struct Shared {
     clock: Clock,
     watch: Arc<Watch>,
     stalled: Counter,
+    let_go: LetGo,
     open: AtomicUsize,
     /// When the last one ended (or the connection began).
     quiet_since: AtomicU64,
@@ -42,12 +44,14 @@ struct Waiting(AtomicU64);
 
 impl Streams {
     /// For a connection; `stalled` counts the streams that are let go.
-    pub fn new(clock: Clock, watch: Arc<Watch>, stalled: Counter) -> Self {
+    pub fn new(clock: Clock, watch: Arc<Watch>, stalled: Counter, let_go: LetGo) -> Self {
         let quiet_since = AtomicU64::new(clock.now().0);
+        watch.speaks_h2(clock.now());
         Self(Arc::new(Shared {
             clock,
             watch,
             stalled,
+            let_go,
             open: AtomicUsize::new(0),
             quiet_since,
             begun: Mutex::default(),
@@ -57,11 +61,17 @@ impl Streams {
     /// A request begins: to be called by hyper's service, which runs just before its future is handed to the executor.
     pub fn begin(&self) -> Begun {
         let waiting = Arc::new(Waiting::default());
+        self.0.watch.opened();
         *self.0.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&waiting));
-        Begun {
+        Begun(Some(Asked {
             waiting,
-            clock: self.0.clock.clone(),
-        }
+            streams: Arc::clone(&self.0),
+        }))
+    }
+
+    /// Resolves when too many requests were left before their answers had ended.
+    pub async fn lost_manners(&self) {
+        self.0.watch.lost().await;
     }
 
     /// Resolves when no request has been open for so long. Wakes nobody while requests come.
@@ -146,25 +156,55 @@ impl Drop for Open {
     }
 }
 
-/// A request that has begun on a stream.
-pub struct Begun {
+/// A request that has begun on a stream. Dropping it says that it was left.
+pub struct Begun(Option<Asked>);
+
+struct Asked {
     waiting: Arc<Waiting>,
-    clock: Clock,
+    streams: Arc<Shared>,
+}
+
+impl Asked {
+    fn ended(&self, answered: bool) {
+        let Shared {
+            watch, clock, let_go, ..
+        } = &*self.streams;
+        if let Err(why) = watch.closed(answered, clock.now()) {
+            let_go.told(why.label());
+        }
+    }
 }
 
 impl Begun {
     /// Its response's body, with the moments told at which hyper takes pieces of it.
-    pub fn watched<B>(self, body: B) -> Watched<B> {
-        let Self { waiting, clock } = self;
-        Watched { body, waiting, clock }
+    pub fn watched<B: Body>(mut self, body: B) -> Watched<B> {
+        Watched {
+            body,
+            asked: self.0.take(),
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(asked) = &self.0 {
+            asked.ended(false);
+        }
     }
 }
 
 /// A body whose pieces may wait for their caller.
-pub struct Watched<B> {
+pub struct Watched<B: Body> {
     body: B,
-    waiting: Arc<Waiting>,
-    clock: Clock,
+    asked: Option<Asked>,
+}
+
+impl<B: Body> Drop for Watched<B> {
+    fn drop(&mut self) {
+        if let Some(asked) = &self.asked {
+            asked.ended(self.body.is_end_stream());
+        }
+    }
 }
 
 impl<B: Body + Unpin> Body for Watched<B> {
@@ -177,11 +217,13 @@ impl<B: Body + Unpin> Body for Watched<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         // Who asks for another piece has found room for the one before.
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        let since = match &polled {
-            Poll::Ready(Some(Ok(_))) => self.clock.now().0,
-            _ => 0,
-        };
-        self.waiting.0.store(since, Ordering::Relaxed);
+        if let Some(Asked { waiting, streams }) = &self.asked {
+            let since = match &polled {
+                Poll::Ready(Some(Ok(_))) => streams.clock.now().0,
+                _ => 0,
+            };
+            waiting.0.store(since, Ordering::Relaxed);
+        }
         polled
     }
     fn is_end_stream(&self) -> bool {

@@ -22,6 +22,30 @@ fn class(status: u16) -> usize {
     }
 }
 
+/// Connections that were let go for what they did, by why.
+#[derive(Clone)]
+pub struct LetGo {
+    talk: Counter,
+    resets: Counter,
+}
+
+impl LetGo {
+    fn new(t: &Telemetry) -> Self {
+        let of = |why| t.counter(Name::LetGo, &[why]);
+        Self {
+            talk: of("talk"),
+            resets: of("resets"),
+        }
+    }
+    /// Counts one.
+    pub fn told(&self, why: &'static str) {
+        match why {
+            "talk" => self.talk.increment(1),
+            _ => self.resets.increment(1),
+        }
+    }
+}
+
 /// Handles that belong to no plan.
 pub struct Process {
     /// See [`Name::InFlight`].
@@ -34,6 +58,8 @@ pub struct Process {
     pub client_gone: Counter,
     /// See [`Name::ClientStalled`].
     pub client_stalled: Counter,
+    /// See [`Name::LetGo`].
+    pub let_go: LetGo,
     /// See [`Name::HandshakesFailed`].
     pub handshakes_failed: Counter,
     /// See [`Name::Panics`].
@@ -51,6 +77,7 @@ impl Process {
             connections_refused: t.counter(Name::ConnectionsRefused, &[]),
             client_gone: t.counter(Name::ClientGone, &[]),
             client_stalled: t.counter(Name::ClientStalled, &[]),
+            let_go: LetGo::new(t),
             handshakes_failed: t.counter(Name::HandshakesFailed, &[]),
             panics: t.counter(Name::Panics, &[]),
             body_bytes: t.gauge(Name::BodyBytes, &[]),

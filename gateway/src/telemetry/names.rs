@@ -83,6 +83,7 @@ metrics_table! {
     ConnectionsRefused = "weir_connections_refused_total", Shape::Counter, [], "Connections turned away because server.max_connections was reached.";
     ClientGone = "weir_clients_gone_total", Shape::Counter, [], "Requests whose caller left before the end.";
     ClientStalled = "weir_clients_stalled_total", Shape::Counter, [], "Connections (HTTP/2: streams) dropped because the caller read nothing for client_write_ms.";
+    LetGo = "weir_connections_let_go_total", Shape::Counter, ["why"], "HTTP/2 connections let go: talk (they send and ask nothing), resets (they ask and leave before the answer).";
     HandshakesFailed = "weir_tls_handshakes_failed_total", Shape::Counter, [], "Connections that did not come through their TLS handshake.";
     Panics = "weir_panics_total", Shape::Counter, [], "Bugs that were caught while a request was served.";
     BodyBytes = "weir_body_bytes_in_flight", Shape::Gauge, [], "Bytes of request bodies being read or held.";

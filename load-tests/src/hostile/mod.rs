@@ -6,7 +6,7 @@
 //! flight, bytes, connections.
 
 mod attack;
-mod h2;
+pub mod h2;
 mod report;
 
 use std::path::Path;

@@ -112,7 +112,10 @@ fn sift_one<'a>(
     if let Some(floor) = floor {
         return Err(floor);
     }
-    if config.price == Price::Unknown
+    let other_price = q.facts.service_tier
+        && matches!(config.price, Price::PerToken { .. })
+        && !config.params.drop.iter().any(|name| &**name == "service_tier");
+    if (config.price == Price::Unknown || other_price)
         && q.plan
             .counts_money(target, &q.facts.tenant, q.facts.key.as_deref(), policy.route)
     {

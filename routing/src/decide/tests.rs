@@ -343,6 +343,17 @@ fn an_unknown_price_is_refused_where_money_is_limited() {
     assert_eq!(limited.off("b").refused(), NoWay::PriceUnknown);
 }
 
+/// "priority" may cost twice of what the plan says.
+#[test]
+fn a_service_tier_has_no_price_in_the_plan() {
+    let mut limited = more("loose", "[limits]\ntotal = { usd_per_day = 5.0 }\n");
+    limited.facts.service_tier = true;
+    assert_eq!(limited.why("b"), Why::PriceUnknown);
+    let mut free = case("loose");
+    free.facts.service_tier = true;
+    free.starts("nameless");
+}
+
 #[test]
 fn a_local_queue_longer_than_the_time_left_is_not_eligible() {
     let mut c = case("first");

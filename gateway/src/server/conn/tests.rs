@@ -61,7 +61,13 @@ impl World {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let lifecycle = Lifecycle::default();
         let watch = Arc::new(Watch::new(app.runtime().plan.timeouts.client_write));
-        let streams = Streams::new(clock, watch, app.process().client_stalled.clone());
+        let process = app.process();
+        let streams = Streams::new(
+            clock,
+            watch,
+            process.client_stalled.clone(),
+            process.let_go.clone(),
+        );
         tokio::spawn(serve_h2(
             app.clone(),
             TokioIo::new(ours),

@@ -67,6 +67,11 @@ pub fn facts(
         max_output: scanned.max_output,
         turns: outline.turns,
         choices: scanned.choices,
+        // Servers that take 8.0 or 8e0 for eight are billed so.
+        best_of: value("best_of")
+            .and_then(|v| v.trim().parse::<f64>().ok())
+            .map_or(0, |n| n.ceil() as u16),
+        service_tier: value("service_tier").is_some_and(priced_apart),
         last_turn_bytes: u32::try_from(last.len().saturating_sub(2)).unwrap_or(u32::MAX),
         has_code: looks_like_code(head) || looks_like_code(tail),
         has_math: looks_like_sums(head) || looks_like_sums(tail),
@@ -81,6 +86,13 @@ pub fn facts(
     };
     let span = outline.last.map(|piece| span_of(text, piece));
     Ok((facts, span))
+}
+
+/// A `service_tier` (JSON) that a provider may bill at another price than its usual one, or below it by no more than a plan's
+/// price says.
+fn priced_apart(tier: &str) -> bool {
+    let usual = ["null", "\"auto\"", "\"default\"", "\"flex\"", "\"standard_only\""];
+    !usual.contains(&tier.trim())
 }
 
 /// What can be said of a conversation without keeping it.

@@ -32,6 +32,26 @@ fn spans_and_fields() {
     assert_eq!(facts.last_turn_bytes, 2);
 }
 
+/// Both are billed by the provider, whatever the caller's limits think of `n`.
+#[test]
+fn what_multiplies_a_bill_is_a_fact() {
+    let of = |more: &str| {
+        let body = format!("{{\"model\":\"m\",\"prompt\":\"x\"{more}}}");
+        let (_, facts) = decode(CallKind::Completion, Bytes::from(body), 0).unwrap();
+        (facts.best_of, facts.service_tier)
+    };
+    assert_eq!(of(""), (0, false));
+    assert_eq!(of(",\"best_of\":8"), (8, false));
+    assert_eq!(of(",\"best_of\": 7.2e0 "), (8, false));
+    assert_eq!(of(",\"best_of\":null,\"service_tier\":\"auto\""), (0, false));
+    assert_eq!(of(",\"service_tier\":\"priority\""), (0, true));
+    assert_eq!(
+        of(",\"service_tier\":\"pr\\u0069ority\""),
+        (0, true),
+        "in doubt it is dear"
+    );
+}
+
 #[test]
 fn a_cut_leaves_json() {
     let (call, _) = good(&format!(r#"{{"user":"a", "model":"m" ,{HI} , "n":1}}"#));

@@ -1,0 +1,174 @@
+//! What an HTTP/2 connection may do that is work for us and no request: talk without asking (pings, settings, window updates,
+//! heads that do not end), and ask without waiting for an answer (streams that are opened and reset).
+//!
+//! Both are budgets that refill: a client that keeps alive, or whose user changes his mind, never meets them. Who does is let go
+//! with its whole connection. Pure: the time is handed in.
+
+use std::time::Duration;
+
+use routing::units::Time;
+
+/// Bytes that may come while no request is open, at once.
+const TALK: u64 = 128 * 1024;
+/// And so many more a second. (A ping has 17 bytes.)
+const TALK_A_SECOND: u64 = 8 * 1024;
+/// Streams that may be left before their answer has ended, at once. Each one that is answered makes up for another.
+const LEFT: u64 = 200;
+/// And so many more a second.
+const LEFT_A_SECOND: u64 = 10;
+
+/// Why a connection is let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It talks without asking.
+    Talk,
+    /// It asks without waiting for answers.
+    Resets,
+}
+
+impl Why {
+    /// For metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Talk => "talk",
+            Self::Resets => "resets",
+        }
+    }
+}
+
+/// One connection's budgets.
+#[derive(Debug)]
+pub struct Manners {
+    talk: Budget,
+    left: Budget,
+}
+
+#[derive(Debug)]
+struct Budget {
+    used: u64,
+    most: u64,
+    a_second: u64,
+    at: Time,
+}
+
+impl Budget {
+    fn new(most: u64, a_second: u64, now: Time) -> Self {
+        Self {
+            used: 0,
+            most,
+            a_second,
+            at: now,
+        }
+    }
+
+    fn back(&mut self, amount: u64) {
+        self.used = self.used.saturating_sub(amount);
+    }
+
+    /// Takes; `false`: that was more than there is.
+    fn take(&mut self, amount: u64, now: Time) -> bool {
+        let since = now.since(self.at);
+        let refilled = u64::try_from(since.as_micros())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(self.a_second)
+            / 1_000_000;
+        if refilled > 0 {
+            self.back(refilled);
+            // What is less than one stays for the next time.
+            let spent = refilled.saturating_mul(1_000_000) / self.a_second.max(1);
+            self.at = (self.at + Duration::from_micros(spent)).min(now);
+        }
+        self.used = self.used.saturating_add(amount);
+        self.used <= self.most
+    }
+}
+
+impl Manners {
+    /// A connection that begins now.
+    pub fn new(now: Time) -> Self {
+        Self {
+            talk: Budget::new(TALK, TALK_A_SECOND, now),
+            left: Budget::new(LEFT, LEFT_A_SECOND, now),
+        }
+    }
+
+    /// So many bytes came while no request was open.
+    ///
+    /// # Errors
+    /// That was too much.
+    pub fn talked(&mut self, bytes: u64, now: Time) -> Result<(), Why> {
+        self.talk.take(bytes, now).then_some(()).ok_or(Why::Talk)
+    }
+
+    /// A request began: what was said before was said to ask it.
+    pub fn asked(&mut self) {
+        self.talk.used = 0;
+    }
+
+    /// A stream ended: with its answer, or left before.
+    ///
+    /// # Errors
+    /// Too many were left.
+    pub fn ended(&mut self, answered: bool, now: Time) -> Result<(), Why> {
+        if answered {
+            self.left.back(1);
+            return Ok(());
+        }
+        self.left.take(1, now).then_some(()).ok_or(Why::Resets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::from_millis(1_000 + ms)
+    }
+
+    #[test]
+    fn a_client_that_keeps_alive_or_changes_its_mind_is_kept() {
+        let mut m = Manners::new(at(0));
+        // A ping and an acknowledgement every second, for a day.
+        for s in 0..86_400 {
+            assert_eq!(m.talked(34, at(s * 1_000)), Ok(()));
+        }
+        // Every third stream is left, a thousand a second.
+        let mut m = Manners::new(at(0));
+        for n in 0..100_000 {
+            m.asked();
+            assert_eq!(m.ended(n % 3 != 0, at(n)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn floods_are_not() {
+        let mut m = Manners::new(at(0));
+        let pings = (0..1_000_000)
+            .position(|n| m.talked(17, at(n / 3)).is_err())
+            .unwrap();
+        assert!((7_700..12_000).contains(&pings), "{pings}");
+        let mut m = Manners::new(at(0));
+        let resets = (0..1_000_000)
+            .position(|n| m.ended(false, at(n / 10)).is_err())
+            .unwrap();
+        assert!((200..205).contains(&resets), "{resets}");
+    }
+
+    #[test]
+    fn small_steps_of_time_refill_as_large_ones_do() {
+        let mut m = Manners::new(at(0));
+        for _ in 0..LEFT {
+            m.ended(false, at(0)).unwrap();
+        }
+        // One every 100 ms, looked at every 10.
+        let mut fine = 0;
+        for n in 1..=100 {
+            fine += u32::from(m.ended(false, at(n * 10)).is_ok());
+            if m.left.used > LEFT {
+                m.left.back(1);
+            }
+        }
+        assert_eq!(fine, 10);
+    }
+}
