@@ -57,7 +57,7 @@ impl Pump {
             if self.committed {
                 match self.driver.poll_piece(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Some(Ok(frame))) => self.flight.push(frame),
+                    Poll::Ready(Some(Ok(piece))) => self.flight.push(piece.into_frame()),
                     Poll::Ready(Some(Err(error))) => return self.over(End::Failed(error)),
                     Poll::Ready(None) => return self.over(End::Whole),
                 }
@@ -66,8 +66,8 @@ impl Pump {
             match self.driver.poll_commit(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return self.over(End::Failed(error)),
-                Poll::Ready(Ok(Some(frame))) => {
-                    self.flight.push(frame);
+                Poll::Ready(Ok(Some(piece))) => {
+                    self.flight.push(piece.into_frame());
                     return self.over(End::Whole);
                 }
                 Poll::Ready(Ok(None)) => {

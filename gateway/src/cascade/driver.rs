@@ -27,6 +27,7 @@ use smallvec::SmallVec;
 use super::account::{self, Account, Ended};
 use super::attempt::{self, Sign};
 use super::joining::Received;
+use super::piece::Piece;
 use super::running::{Calling, Running, Said};
 use super::watch::Watch;
 use super::{Head, Work, errors, expect};
@@ -56,9 +57,9 @@ pub struct Driver {
     armed_at: Time,
     committed: Option<TryId>,
     /// Pieces for the caller; with what they say only where several read them.
-    out: VecDeque<Frame>,
+    out: VecDeque<Piece>,
     /// A whole answer.
-    whole: Option<Frame>,
+    whole: Option<Piece>,
     finish: Option<Finish>,
     /// Last verdict of each try.
     verdicts: SmallVec<[Given; 2]>,
@@ -150,7 +151,7 @@ impl Driver {
     ///
     /// # Errors
     /// There is no answer.
-    pub fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, Error>> {
+    pub fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece>, Error>> {
         for _ in 0..MAX_TURNS {
             if let Some(finish) = self.finish.take() {
                 return Poll::Ready(self.concluded(finish));
@@ -169,25 +170,24 @@ impl Driver {
     /// Frames of a committed stream. An error is the in-band error: it is the last thing said, and no `[DONE]` follows.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         loop {
-            let piece = match self.poll_piece(cx) {
-                Poll::Ready(piece) => piece,
-                Poll::Pending => return Poll::Pending,
+            return match self.poll_piece(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(None) => Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error))),
+                Poll::Ready(Some(Ok(piece))) => match piece.wire {
+                    Some(wire) => Poll::Ready(Some(Ok(wire))),
+                    // What only others would hear of.
+                    None => continue,
+                },
             };
-            match piece.transpose() {
-                // What only others would hear of.
-                Ok(Some(Frame { wire: None, .. })) => {}
-                Ok(Some(Frame { wire: Some(wire), .. })) => return Poll::Ready(Some(Ok(wire))),
-                Ok(None) => return Poll::Ready(None),
-                Err(error) => return Poll::Ready(Some(Err(error))),
-            }
         }
     }
 
     /// The same with what the pieces say, where [`Work::shared`] asks for it.
-    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Error>>> {
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Error>>> {
         for _ in 0..MAX_TURNS {
-            if let Some(frame) = self.out.pop_front() {
-                return Poll::Ready(Some(Ok(frame)));
+            if let Some(piece) = self.out.pop_front() {
+                return Poll::Ready(Some(Ok(piece)));
             }
             if let Some(finish) = self.finish.take() {
                 match self.concluded(finish) {
@@ -424,15 +424,15 @@ impl Driver {
         if run.joining.is_some() {
             return self.goes_on(id, &frame, now);
         }
-        let Some(frame) = told(frame, self.work.shared) else {
+        let Some(piece) = Piece::of(frame, self.work.shared) else {
             return true;
         };
         if committed && stream {
-            self.out.push_back(frame);
+            self.out.push_back(piece);
             return true;
         }
         // A whole answer is here at once, and its size was bounded where it was read.
-        if run.hold(frame) || !stream {
+        if run.hold(piece) || !stream {
             return true;
         }
         let error = AttemptError::new(
@@ -695,12 +695,12 @@ impl Driver {
             self.account.first_content = Some(now);
             self.out.extend(held);
         } else {
-            self.whole = joined(held);
+            self.whole = Piece::joined(held);
         }
     }
 
     /// The end: the whole body, the end of a stream, or the error.
-    fn concluded(&mut self, finish: Finish) -> Result<Option<Frame>, Error> {
+    fn concluded(&mut self, finish: Finish) -> Result<Option<Piece>, Error> {
         let spent = self.is_spent(&finish);
         self.conclude(finish)
             .map_err(|error| if spent { error.spent() } else { error })
@@ -717,7 +717,7 @@ impl Driver {
         made > 0 && (tried_everything || made >= self.work.plan.retry.max_attempts)
     }
 
-    fn conclude(&mut self, finish: Finish) -> Result<Option<Frame>, Error> {
+    fn conclude(&mut self, finish: Finish) -> Result<Option<Piece>, Error> {
         let now = self.work.clock.now();
         self.head.attempts = self.starts;
         match finish {
@@ -734,7 +734,9 @@ impl Driver {
                 if let Some(mut run) = self.take(try_) {
                     self.write_down(&mut run, Outcome::Ok, None, now);
                     let told = self.told_usage(&run);
-                    self.out.extend(run.joining.and_then(|joining| joining.end(told)));
+                    let end = run.joining.and_then(|joining| joining.end(told));
+                    self.out
+                        .extend(end.and_then(|end| Piece::of(end, self.work.shared)));
                 }
                 self.account.add_up();
                 self.head.cost = self.account.cost;
@@ -839,7 +841,7 @@ impl Driver {
 
     /// The route's message: an error with its status, or (below 400, and only where prose is wanted) an answer that people
     /// read.
-    fn message(&mut self, retry_after: Option<Duration>) -> Result<Option<Frame>, Error> {
+    fn message(&mut self, retry_after: Option<Duration>) -> Result<Option<Piece>, Error> {
         let message = &self.work.decision.policy.message;
         let shaped = [Needs::TOOLS, Needs::JSON_SCHEMA, Needs::JSON_MODE];
         let prose = !shaped.iter().any(|need| self.work.facts.needs.contains(*need));
@@ -895,7 +897,7 @@ impl Driver {
     }
 
     /// The answer of an earlier request to the same question, which nobody would give otherwise any more.
-    fn stale(&mut self, entry: &Entry) -> Option<Frame> {
+    fn stale(&mut self, entry: &Entry) -> Option<Piece> {
         let at = self.work.plan.targets.iter().position(|t| t.name == entry.target);
         self.head.target = at.and_then(|at| u16::try_from(at).ok()).map(TargetId);
         self.head.tier = entry.tier;
@@ -915,11 +917,12 @@ impl Driver {
     }
 
     /// An answer that no try gave: all of it, or the pieces of a stream.
-    fn instead(&mut self, frame: Frame) -> Option<Frame> {
+    fn instead(&mut self, frame: Frame) -> Option<Piece> {
+        let piece = Piece::of(frame, self.work.shared);
         if !self.work.call.stream {
-            return Some(frame);
+            return piece;
         }
-        self.out.push_back(frame);
+        self.out.extend(piece);
         None
     }
 
@@ -993,28 +996,6 @@ fn hedged(setup: &mut Setup, work: &Work) {
         let to = work.targets.get(slot.target.index()).filter(|_| remote);
         slot.hedge_after = to.and_then(|to| to.state.slow_after(setup.stream, hedge.after_quantile));
     }
-}
-
-/// What a caller, or those who read along, are to receive of a frame; `None`: nothing.
-fn told(frame: Frame, shared: bool) -> Option<Frame> {
-    if !shared {
-        return frame.wire.map(|wire| Frame {
-            wire: Some(wire),
-            ..Frame::default()
-        });
-    }
-    let says = |event: &said::Event| !matches!(event, said::Event::Ping | said::Event::Signal { .. });
-    (frame.wire.is_some() || frame.events.iter().any(says)).then_some(frame)
-}
-
-/// The frames of a whole answer as one: what all of them say, and the body, which came with the last.
-fn joined(frames: Vec<Frame>) -> Option<Frame> {
-    let whole = frames.into_iter().reduce(|mut whole, frame| {
-        whole.events.extend(frame.events);
-        whole.wire = frame.wire.or(whole.wire);
-        whole
-    });
-    whole.filter(|whole| whole.wire.is_some())
 }
 
 /// When a stream that says nothing more has been silent for too long.

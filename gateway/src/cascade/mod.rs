@@ -10,6 +10,7 @@ mod driver;
 mod errors;
 mod expect;
 mod joining;
+mod piece;
 mod running;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use routing::verify::Question;
 pub use account::Account;
 pub use driver::Driver;
 pub use expect::expected;
+pub use piece::Piece;
 pub use watch::judged_whole;
 
 use crate::body::Source;
@@ -215,10 +217,10 @@ pub async fn run(work: Work, abandoned: impl FnMut(Account)) -> Result<Reply, Bo
             head: driver.head(),
             account: driver.account(),
         })),
-        Ok(Some(frame)) => Ok(Reply {
+        Ok(Some(piece)) => Ok(Reply {
             head: driver.head(),
             account: driver.account(),
-            body: Answer::Whole(frame.wire.unwrap_or_default()),
+            body: Answer::Whole(piece.wire.unwrap_or_default()),
         }),
         Ok(None) => Ok(Reply {
             head: driver.head(),

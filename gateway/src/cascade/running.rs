@@ -13,6 +13,7 @@ use routing::units::Time;
 use tokio::task::JoinHandle;
 
 use super::joining::{self, Joining};
+use super::piece::Piece;
 use super::watch::{self, Watch};
 use crate::providers::event::{Event, Frame, Meta};
 use crate::providers::failure::{AttemptError, Fault};
@@ -105,7 +106,7 @@ pub struct Running {
     pub meta: Option<Meta>,
     /// It goes on with a stream that broke.
     pub joining: Option<Box<Joining>>,
-    held: Vec<Frame>,
+    held: Vec<Piece>,
     held_bytes: usize,
     phase: Phase,
 }
@@ -241,15 +242,15 @@ impl Running {
 
     /// Keeps what may not be shown yet. `false`: too much.
     #[must_use]
-    pub fn hold(&mut self, frame: Frame) -> bool {
-        let bytes = frame.wire.as_ref().map_or(0, bytes::Bytes::len);
+    pub fn hold(&mut self, piece: Piece) -> bool {
+        let bytes = piece.wire.as_ref().map_or(0, bytes::Bytes::len);
         self.held_bytes = self.held_bytes.saturating_add(bytes);
-        self.held.push(frame);
+        self.held.push(piece);
         self.held_bytes <= MAX_HELD
     }
 
     /// What was held, in order; nothing is held afterwards.
-    pub fn release(&mut self) -> Vec<Frame> {
+    pub fn release(&mut self) -> Vec<Piece> {
         self.held_bytes = 0;
         std::mem::take(&mut self.held)
     }

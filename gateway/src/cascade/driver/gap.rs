@@ -10,6 +10,7 @@ use routing::outcome::Graded;
 use routing::units::Time;
 
 use super::super::joining::{Joining, Received};
+use super::super::piece::Piece;
 use super::super::running::Running;
 use super::super::watch::Watch;
 use super::super::{Work, attempt};
@@ -125,7 +126,10 @@ impl Driver {
         };
         match joining.take(frame) {
             Ok(true) => self.events.push_back(Event::Joined { try_: id }),
-            Ok(false) if joining.adopted => self.out.extend(joining.release()),
+            Ok(false) if joining.adopted => {
+                let piece = joining.release().and_then(|f| Piece::of(f, self.work.shared));
+                self.out.extend(piece);
+            }
             Ok(false) => {}
             Err(why) if joining.adopted => {
                 let detail = format!(
@@ -157,7 +161,8 @@ impl Driver {
         let run = self.tries.iter_mut().find(|r| r.id == id);
         if let Some(joining) = run.and_then(|r| r.joining.as_mut()) {
             joining.adopted = true;
-            self.out.extend(joining.release());
+            let piece = joining.release().and_then(|f| Piece::of(f, self.work.shared));
+            self.out.extend(piece);
         }
     }
 }
