@@ -5,10 +5,12 @@ pub mod app;
 pub mod body;
 pub mod call;
 pub mod cascade;
+pub mod civil;
 pub mod classify;
 pub mod cli;
 pub mod clock;
 pub mod error;
+pub mod keys;
 pub mod leases;
 pub mod ledger;
 pub mod limits;
@@ -23,8 +25,10 @@ pub mod request;
 
 pub mod runtime;
 pub mod server;
+pub mod sqlite;
 pub mod steps;
 pub mod target_state;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod usage;

@@ -15,6 +15,7 @@ use super::{Exit, Serve, models, places, ready, signals};
 use crate::admin::{Admin, Reload, Reloaded};
 use crate::app::{App, Setup};
 use crate::clock::Clock;
+use crate::keys::Watcher;
 use crate::limits::{Journal, Local, Store};
 use crate::locals::{Locals, Needed};
 use crate::runtime::maker::Maker;
@@ -22,8 +23,9 @@ use crate::runtime::secrets::Secrets;
 use crate::server::lifecycle::{Lifecycle, Phase};
 use crate::server::{Server, cores};
 use crate::telemetry::names::Name;
-use crate::telemetry::writer::{Limits, Sink, Writer};
+use crate::telemetry::writer::{Limits, Sink, Tap, Writer};
 use crate::telemetry::{Telemetry, log, panics};
+use crate::usage::Keeper;
 
 /// How long requests that were dropped at the end may take to hand over their records.
 const LAST_RECORDS: std::time::Duration = std::time::Duration::from_secs(1);
@@ -97,7 +99,8 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
     let (clock, telemetry) = (Clock::system(), Telemetry::new());
     let data = places::data();
     let session_key = places::session_key(&data);
-    let (sink, writer) = records(&plan, &data, &telemetry);
+    let usage = keep_usage(&plan, &data, &clock, &telemetry);
+    let (sink, writer) = records(&plan, &data, &telemetry, usage.as_ref());
     let store = match ::models::store::Store::from_env() {
         Ok(store) => Some(store),
         Err(e) => {
@@ -125,6 +128,7 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
     for (name, why) in &app.runtime().absent_keys {
         tracing::warn!("key {name} does not exist: {why}");
     }
+    let keys = watch_keys(&app, &data);
     let loader = Loader {
         app: app.clone(),
         locals: Arc::clone(&locals),
@@ -139,6 +143,7 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
             Arc::clone(&reload),
             &server.admin,
         )
+        .with_usage(usage.as_ref().map(Keeper::asker))
         .serve(admin_listener),
     );
     let lifecycle = app.lifecycle().clone();
@@ -171,12 +176,17 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
         let until = app.clock().now() + LAST_RECORDS;
         let _ = app.clock().within(until, ended).await;
     }
+    drop(keys);
     for meter in limits.all() {
         meter.close();
     }
     locals.stop();
     if let Some(writer) = writer {
         writer.close();
+    }
+    // Last: what the writer saw at its end is added up too.
+    if let Some(usage) = usage {
+        usage.close();
     }
     Ok(())
 }
@@ -253,15 +263,39 @@ fn budgets(data: &std::path::Path) -> Local {
     }
 }
 
-/// Records, unless they are off. A folder that cannot be used is told, and serving goes on.
+/// Reads stored keys, and goes on looking. Where no thread can be had, those that were read count.
+fn watch_keys(app: &App, data: &std::path::Path) -> Option<Watcher> {
+    let (live, telemetry) = (Arc::clone(app.stored_keys()), app.telemetry().clone());
+    let hears = app.clone();
+    let started = Watcher::start(data, live, telemetry, move |said| hears.store_says(said));
+    started
+        .inspect_err(|e| tracing::error!("stored keys are not watched: no thread could be started: {e}"))
+        .ok()
+}
+
+/// Who keeps usage. Where no thread can be had, that is told, and serving goes on.
+fn keep_usage(
+    plan: &routing::plan::Plan,
+    data: &std::path::Path,
+    clock: &Clock,
+    telemetry: &Telemetry,
+) -> Option<Keeper> {
+    Keeper::start(data, plan.records.keep_days, clock, telemetry)
+        .inspect_err(|e| tracing::error!("usage is not kept: no thread could be started: {e}"))
+        .ok()
+}
+
+/// Records, unless they are off, and who adds them up. A folder that cannot be used is told, and serving goes on.
 fn records(
     plan: &routing::plan::Plan,
     data: &std::path::Path,
     telemetry: &Telemetry,
+    usage: Option<&Keeper>,
 ) -> (Sink, Option<Writer>) {
     let config = &plan.records;
+    let tap = || usage.map(|usage| Box::new(usage.feed()) as Box<dyn Tap>);
     if config.path.is_empty() {
-        return (Sink::none(), None);
+        return unwritten(telemetry, tap());
     }
     let dir = data.join(&*config.path);
     let limits = Limits {
@@ -273,7 +307,7 @@ fn records(
         clippy::disallowed_methods,
         reason = "the writer's thread only compares it with the age of files"
     )]
-    let started = Writer::start(&dir, limits, std::time::SystemTime::now, telemetry);
+    let started = Writer::tapped(&dir, limits, std::time::SystemTime::now, telemetry, tap());
     match started {
         Ok((writer, opened)) => {
             if let Some((path, bytes)) = opened.torn {
@@ -287,6 +321,18 @@ fn records(
         Err(e) => {
             telemetry.counter(Name::RecordFaults, &["open"]).increment(1);
             tracing::error!("no records are written: {} cannot be used: {e}", dir.display());
+            unwritten(telemetry, tap())
+        }
+    }
+}
+
+/// No records, but their sums.
+fn unwritten(telemetry: &Telemetry, tap: Option<Box<dyn Tap>>) -> (Sink, Option<Writer>) {
+    let started = tap.map(|tap| Writer::unwritten(telemetry, tap)).transpose();
+    match started {
+        Ok(writer) => (writer.as_ref().map_or_else(Sink::none, Writer::sink), writer),
+        Err(e) => {
+            tracing::error!("usage is not counted: no thread could be started: {e}");
             (Sink::none(), None)
         }
     }

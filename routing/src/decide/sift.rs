@@ -113,8 +113,9 @@ fn sift_one<'a>(
         return Err(floor);
     }
     if config.price == Price::Unknown
-        && q.plan
-            .counts_money(target, &q.facts.tenant, q.facts.key.as_deref(), policy.route)
+        && (q.facts.key_has_budget
+            || q.plan
+                .counts_money(target, &q.facts.tenant, q.facts.key.as_deref(), policy.route))
     {
         return Err(Why::PriceUnknown);
     }
