@@ -6,7 +6,7 @@ use http_body_util::Full;
 use serde_json::json;
 
 use super::{json, of};
-use crate::usage::{self, ALLOWED, Asker, Format, MOST_ROWS, Query, Unanswered};
+use crate::usage::{ALLOWED, Asker, Format, MOST_ROWS, Query, Unanswered};
 
 /// Answers a query string.
 pub async fn answer(asker: Option<&Asker>, query: &str) -> Response<Full<Bytes>> {
@@ -27,22 +27,15 @@ pub async fn answer(asker: Option<&Asker>, query: &str) -> Response<Full<Bytes>>
     let Some(asker) = asker else {
         return not_now("this gateway does not keep it");
     };
-    let answer = match asker.ask(query.clone()).await {
-        Ok(answer) => answer,
-        Err(Unanswered::TooMany) => {
-            let what = format!(
-                "this has more than {MOST_ROWS} rows: tell fewer things apart, or ask for fewer days"
-            );
-            return wrong(&what);
-        }
-        Err(Unanswered::NotNow(why)) => return not_now(&why),
+    let kind = match query.format {
+        Format::Json => "application/json",
+        Format::Csv => "text/csv; charset=utf-8",
     };
-    match query.format {
-        Format::Json => json(StatusCode::OK, &usage::json(&query, &answer, asker.lost())),
-        Format::Csv => of(
-            StatusCode::OK,
-            "text/csv; charset=utf-8",
-            usage::csv(&query, &answer),
-        ),
+    match asker.ask(query).await {
+        Ok(page) => of(StatusCode::OK, kind, page),
+        Err(Unanswered::TooMany) => wrong(&format!(
+            "this has more than {MOST_ROWS} rows: tell fewer things apart, or ask for fewer days"
+        )),
+        Err(Unanswered::NotNow(why)) => not_now(&why),
     }
 }

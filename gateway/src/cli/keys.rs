@@ -1,10 +1,12 @@
 //! `weir keys`: make, list and take back stored keys. A running gateway sees it by itself.
 
+mod values;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use routing::plan::{Limits, Plan, is_label, nearest};
+use routing::plan::{Auth, Limits, Plan, nearest};
 use routing::units::NanoUsd;
 use serde::Serialize;
 
@@ -14,9 +16,6 @@ use crate::civil;
 use crate::clock::Clock;
 use crate::keys::store::{self, New, No, Places};
 use crate::keys::stored::{self, Row, State};
-
-/// A day's money at most, in dollars: as in the plan.
-const MAX_USD: u64 = 1_000_000_000;
 
 #[derive(Args, Debug)]
 pub struct Keys {
@@ -67,10 +66,10 @@ enum Command {
 #[derive(Args, Debug)]
 struct Create {
     /// For records, metrics, usage and limits
-    #[arg(long, value_name = "NAME", value_parser = label)]
+    #[arg(long, value_name = "NAME", value_parser = values::label)]
     name: Arc<str>,
     /// Who pays
-    #[arg(long, value_name = "NAME", value_parser = label, default_value = "default")]
+    #[arg(long, value_name = "NAME", value_parser = values::label, default_value = "default")]
     tenant: Arc<str>,
     /// Who is served first when it is tight
     #[arg(long, value_parser = ["high", "normal", "low"], default_value = "normal")]
@@ -79,7 +78,7 @@ struct Create {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     routes: Option<Vec<String>>,
     /// How long it counts: 90s, 15m, 12h, 30d or 52w; left out: until it is revoked
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
     expires: Option<std::time::Duration>,
     /// Requests a minute; left out: no limit
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
@@ -91,7 +90,7 @@ struct Create {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     concurrency: Option<u32>,
     /// Dollars a UTC day; left out: no limit
-    #[arg(long, value_name = "USD", value_parser = usd)]
+    #[arg(long, value_name = "USD", value_parser = values::usd)]
     usd_per_day: Option<NanoUsd>,
     /// The plan whose names --name and --routes are compared with; without it ./routing.toml, where there is one
     #[arg(long, value_name = "FILE")]
@@ -221,6 +220,12 @@ fn fits(args: &Create, routes: &[Arc<str>]) -> Result<(), Exit> {
             return Ok(());
         }
     };
+    if plan.server.auth == Auth::None {
+        eprintln!(
+            "note: server.auth is \"none\" in {}: nobody is asked for a key there",
+            origin.say()
+        );
+    }
     if plan.keys.iter().any(|key| key.name == args.name) {
         eprintln!(
             "{} has a key `{}` of its own, which would go before this one: take another name",
@@ -413,110 +418,9 @@ fn print(value: &impl Serialize) {
     println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
-fn label(text: &str) -> Result<Arc<str>, String> {
-    if text.is_empty() || !is_label(text) {
-        return Err("letters, digits and . _ - : / @ + (at most 64): it stands in metric labels".to_owned());
-    }
-    Ok(text.into())
-}
-
-fn duration(text: &str) -> Result<std::time::Duration, String> {
-    let wrong = || "a number and one of s, m, h, d, w: 30d".to_owned();
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        'w' => 604_800,
-        _ => return Err(wrong()),
-    };
-    let number = text.strip_suffix(unit).unwrap_or_default();
-    let number: u32 = number.parse().map_err(|_| wrong())?;
-    if number == 0 {
-        return Err("a key that expires at once is of no use".to_owned());
-    }
-    Ok(std::time::Duration::from_secs(u64::from(number) * seconds))
-}
-
-/// Dollars with up to nine decimals, exactly.
-fn usd(text: &str) -> Result<NanoUsd, String> {
-    let wrong =
-        || format!("dollars, for example 20 or 0.5, with at most nine decimals and at most {MAX_USD}");
-    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-    let digits =
-        |text: &str| !text.is_empty() && text.len() <= 10 && text.bytes().all(|b| b.is_ascii_digit());
-    if !digits(whole) || !digits(part) || part.len() > 9 {
-        return Err(wrong());
-    }
-    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
-    let nano = number(whole)? * 1_000_000_000 + number(&format!("{part:0<9}"))?;
-    if nano > MAX_USD * 1_000_000_000 {
-        return Err(wrong());
-    }
-    Ok(NanoUsd(nano))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn money_is_read_exactly() {
-        for (text, nano) in [
-            ("20", 20_000_000_000),
-            ("0", 0),
-            ("0.5", 500_000_000),
-            ("0.000000001", 1),
-            ("1000000000", 1_000_000_000_000_000_000),
-        ] {
-            assert_eq!(usd(text), Ok(NanoUsd(nano)), "{text}");
-        }
-        for wrong in [
-            "",
-            "-1",
-            "1e3",
-            "1,5",
-            ".5",
-            "1.",
-            "0.0000000001",
-            "1000000000.1",
-            "99999999999",
-            "NaN",
-        ] {
-            assert!(usd(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn times_have_a_unit() {
-        let seconds = |text| duration(text).map(|d| d.as_secs());
-        assert_eq!(
-            (seconds("30d"), seconds("90s"), seconds("2w")),
-            (Ok(2_592_000), Ok(90), Ok(1_209_600))
-        );
-        for wrong in [
-            "",
-            "30",
-            "d",
-            "0d",
-            "-1d",
-            "1.5h",
-            "1y",
-            "1\u{e4}",
-            "99999999999d",
-        ] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn names_are_those_that_a_metric_can_bear() {
-        assert!(label("team-a/ci@1").is_ok());
-        for wrong in ["", "a b", "a\"b", "a,b", "\u{e4}", &"x".repeat(65)] {
-            assert!(label(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn columns_stand_under_each_other() {

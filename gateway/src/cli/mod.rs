@@ -12,6 +12,7 @@ mod plan_file;
 mod ready;
 mod serve;
 mod signals;
+mod stores;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -11,19 +11,17 @@ use tokio::sync::oneshot;
 
 use super::plan_file::Origin;
 use super::signals::Asked;
-use super::{Exit, Serve, models, places, ready, signals};
+use super::{Exit, Serve, models, places, ready, signals, stores};
 use crate::admin::{Admin, Reload, Reloaded};
 use crate::app::{App, Setup};
 use crate::clock::Clock;
-use crate::keys::Watcher;
-use crate::limits::{Journal, Local, Store};
+use crate::limits::Store;
 use crate::locals::{Locals, Needed};
 use crate::runtime::maker::Maker;
 use crate::runtime::secrets::Secrets;
 use crate::server::lifecycle::{Lifecycle, Phase};
 use crate::server::{Server, cores};
 use crate::telemetry::names::Name;
-use crate::telemetry::writer::{Limits, Sink, Tap, Writer};
 use crate::telemetry::{Telemetry, log, panics};
 use crate::usage::Keeper;
 
@@ -99,8 +97,8 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
     let (clock, telemetry) = (Clock::system(), Telemetry::new());
     let data = places::data();
     let session_key = places::session_key(&data);
-    let usage = keep_usage(&plan, &data, &clock, &telemetry);
-    let (sink, writer) = records(&plan, &data, &telemetry, usage.as_ref());
+    let usage = stores::keep_usage(&plan, &data, &clock, &telemetry);
+    let (sink, writer) = stores::records(&plan, &data, &telemetry, usage.as_ref());
     let store = match ::models::store::Store::from_env() {
         Ok(store) => Some(store),
         Err(e) => {
@@ -112,7 +110,7 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
     let make = Box::new(Maker::new(Arc::clone(&locals) as Arc<_>));
     let needed = Needed::of(&plan);
     let server = plan.server.clone();
-    let limits: Arc<dyn Store> = Arc::new(budgets(&data));
+    let limits: Arc<dyn Store> = Arc::new(stores::budgets(&data));
     let app = App::new(Setup {
         limits: Arc::clone(&limits),
         plan,
@@ -128,7 +126,7 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
     for (name, why) in &app.runtime().absent_keys {
         tracing::warn!("key {name} does not exist: {why}");
     }
-    let keys = watch_keys(&app, &data);
+    let keys = stores::watch_keys(&app, &data);
     let loader = Loader {
         app: app.clone(),
         locals: Arc::clone(&locals),
@@ -247,95 +245,6 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, String> {
     listener
         .local_addr()
         .map_err(|e| format!("the listener has no address: {e}"))
-}
-
-/// Meters, with a journal of what is charged to a day. A folder that cannot be used is told, and serving goes on.
-fn budgets(data: &std::path::Path) -> Local {
-    match Journal::open(data) {
-        Ok((journal, known)) => Local::journalled(journal, known),
-        Err(e) => {
-            tracing::error!(
-                "money is counted in memory only, and begins at nothing with each start: {} cannot be used: {e}",
-                data.display()
-            );
-            Local::default()
-        }
-    }
-}
-
-/// Reads stored keys, and goes on looking. Where no thread can be had, those that were read count.
-fn watch_keys(app: &App, data: &std::path::Path) -> Option<Watcher> {
-    let (live, telemetry) = (Arc::clone(app.stored_keys()), app.telemetry().clone());
-    let hears = app.clone();
-    let started = Watcher::start(data, live, telemetry, move |said| hears.store_says(said));
-    started
-        .inspect_err(|e| tracing::error!("stored keys are not watched: no thread could be started: {e}"))
-        .ok()
-}
-
-/// Who keeps usage. Where no thread can be had, that is told, and serving goes on.
-fn keep_usage(
-    plan: &routing::plan::Plan,
-    data: &std::path::Path,
-    clock: &Clock,
-    telemetry: &Telemetry,
-) -> Option<Keeper> {
-    Keeper::start(data, plan.records.keep_days, clock, telemetry)
-        .inspect_err(|e| tracing::error!("usage is not kept: no thread could be started: {e}"))
-        .ok()
-}
-
-/// Records, unless they are off, and who adds them up. A folder that cannot be used is told, and serving goes on.
-fn records(
-    plan: &routing::plan::Plan,
-    data: &std::path::Path,
-    telemetry: &Telemetry,
-    usage: Option<&Keeper>,
-) -> (Sink, Option<Writer>) {
-    let config = &plan.records;
-    let tap = || usage.map(|usage| Box::new(usage.feed()) as Box<dyn Tap>);
-    if config.path.is_empty() {
-        return unwritten(telemetry, tap());
-    }
-    let dir = data.join(&*config.path);
-    let limits = Limits {
-        max_file_bytes: config.max_file_bytes,
-        keep_bytes: config.keep_bytes,
-        keep_days: config.keep_days,
-    };
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the writer's thread only compares it with the age of files"
-    )]
-    let started = Writer::tapped(&dir, limits, std::time::SystemTime::now, telemetry, tap());
-    match started {
-        Ok((writer, opened)) => {
-            if let Some((path, bytes)) = opened.torn {
-                tracing::warn!(
-                    "the last line of {} was torn ({bytes} bytes); the chain goes on behind it",
-                    path.display()
-                );
-            }
-            (writer.sink(), Some(writer))
-        }
-        Err(e) => {
-            telemetry.counter(Name::RecordFaults, &["open"]).increment(1);
-            tracing::error!("no records are written: {} cannot be used: {e}", dir.display());
-            unwritten(telemetry, tap())
-        }
-    }
-}
-
-/// No records, but their sums.
-fn unwritten(telemetry: &Telemetry, tap: Option<Box<dyn Tap>>) -> (Sink, Option<Writer>) {
-    let started = tap.map(|tap| Writer::unwritten(telemetry, tap)).transpose();
-    match started {
-        Ok(writer) => (writer.as_ref().map_or_else(Sink::none, Writer::sink), writer),
-        Err(e) => {
-            tracing::error!("usage is not counted: no thread could be started: {e}");
-            (Sink::none(), None)
-        }
-    }
 }
 
 /// Fetches and loads what a plan needs, and says when it is ready.

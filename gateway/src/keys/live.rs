@@ -97,7 +97,8 @@ impl Live {
     }
 
     /// Takes over what the store says now, beside this plan's keys.
-    pub fn read(&self, said: Said, plan: &Plan, meters: &dyn Store, now: Time) {
+    pub fn read(&self, mut said: Said, plan: &Plan, meters: &dyn Store, now: Time) {
+        said.rows.retain(|row| row.revoked_ms.is_none());
         self.state().said = Some(said);
         self.fit(plan, meters, now);
     }
@@ -108,7 +109,7 @@ impl Live {
         let Some(said) = &state.said else { return };
         let of_plan: HashSet<&str> = plan.keys.iter().map(|key| &*key.name).collect();
         let (mut keys, mut shadowed) = (Vec::new(), Vec::new());
-        for row in said.rows.iter().filter(|row| row.revoked_ms.is_none()) {
+        for row in &said.rows {
             if of_plan.contains(&*row.name) {
                 shadowed.push(Arc::clone(&row.name));
             } else {

@@ -396,6 +396,28 @@ mod tests {
     }
 
     #[test]
+    fn commands_at_the_same_time_make_one_secret_and_every_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places::of(dir.path());
+        let keys: Vec<String> = std::thread::scope(|scope| {
+            let places = &places;
+            let running: Vec<_> = (0..8)
+                .map(|i| scope.spawn(move || create(places, new(&format!("k{i}")), 1).unwrap().1))
+                .collect();
+            running.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        let known = known(&sqlite::open(&places.database, WAIT).unwrap())
+            .unwrap()
+            .unwrap();
+        let mac = mac(&known, &places).unwrap();
+        for key in &keys {
+            let hash = mac.of(key.as_bytes());
+            assert!(known.rows.iter().any(|row| row.hash == hash));
+        }
+        assert_eq!(known.rows.len(), keys.len());
+    }
+
+    #[test]
     fn without_its_secret_nothing_is_made() {
         let dir = tempfile::tempdir().unwrap();
         let places = Places::of(dir.path());

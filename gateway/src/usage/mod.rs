@@ -21,12 +21,11 @@ use std::time::Duration;
 use metrics::Counter;
 use tokio::sync::oneshot;
 
-pub use self::book::{Answer, MOST_ROWS, NoAnswer};
-pub use self::page::{csv, json};
+pub use self::book::MOST_ROWS;
 pub use self::query::{ALLOWED, By, Format, Query};
 pub use self::sums::{MEASURES, Measure, Sums};
 
-use self::book::Book;
+use self::book::{Book, NoAnswer};
 use self::pending::Pending;
 use self::sums::Told;
 use crate::clock::Clock;
@@ -71,7 +70,7 @@ impl Shared {
 }
 
 enum Word {
-    Ask(Query, oneshot::Sender<Result<Answer, NoAnswer>>),
+    Ask(Query, oneshot::Sender<Result<String, NoAnswer>>),
     Close,
 }
 
@@ -95,25 +94,21 @@ impl Tap for Feed {
 }
 
 impl Asker {
-    /// Answers with all that has come so far; requests that ended in the last tenth of a second may be missing.
+    /// Answers with all that has come so far, in the form that is asked for; requests that ended in the last tenth of a
+    /// second may be missing.
     ///
     /// # Errors
     /// See [`Unanswered`].
-    pub async fn ask(&self, query: Query) -> Result<Answer, Unanswered> {
+    pub async fn ask(&self, query: Query) -> Result<String, Unanswered> {
         let (back, answer) = oneshot::channel();
         let busy = |_| Unanswered::NotNow("too many questions wait already".to_owned());
         self.words.try_send(Word::Ask(query, back)).map_err(busy)?;
         match answer.await {
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(page)) => Ok(page),
             Ok(Err(NoAnswer::TooMany)) => Err(Unanswered::TooMany),
             Ok(Err(NoAnswer::Trouble(trouble))) => Err(Unanswered::NotNow(trouble.to_string())),
             Err(_) => Err(Unanswered::NotNow("the gateway ends".to_owned())),
         }
-    }
-
-    /// Requests since the start that are not counted.
-    pub fn lost(&self) -> u64 {
-        self.shared.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -172,7 +167,8 @@ fn run(shared: &Shared, mut writer: Writer, words: &Receiver<Word>) {
             Ok(Word::Ask(query, back)) => {
                 let written = writer.batch(shared);
                 let answer = written.and_then(|()| writer.book.answer(&query));
-                let _ = back.send(answer);
+                let lost = shared.lost.load(Ordering::Relaxed);
+                let _ = back.send(answer.map(|answer| page::render(&query, &answer, lost)));
             }
             Err(RecvTimeoutError::Timeout) => {
                 let _ = writer.batch(shared);
@@ -264,15 +260,17 @@ mod tests {
     fn record(id: usize, time_ms: u64) -> Record {
         Record {
             end: End::Whole,
-            cost_nano_usd: Some(1),
             route: Some("auto".into()),
             ..Record::open(&id.to_string(), time_ms, Default::default())
         }
     }
 
+    async fn asked(asker: &Asker, query: &str) -> serde_json::Value {
+        let page = asker.ask(Query::parse(query).unwrap()).await.unwrap();
+        serde_json::from_str(&page).unwrap()
+    }
     async fn requests(asker: &Asker, query: &str) -> u64 {
-        let answer = asker.ask(Query::parse(query).unwrap()).await.unwrap();
-        answer.total.get(Measure::Requests)
+        asked(asker, query).await["total"]["requests"].as_u64().unwrap()
     }
 
     fn keeper(dir: &Path, telemetry: &Telemetry) -> Keeper {
@@ -328,9 +326,10 @@ mod tests {
             "{refused:?}"
         );
         other.execute_batch("COMMIT").unwrap();
+        let answer = asked(&keeper.asker(), "").await;
         assert_eq!(
-            (requests(&keeper.asker(), "").await, keeper.asker().lost()),
-            (2, 0)
+            (&answer["total"]["requests"], &answer["lost_requests"]),
+            (&2.into(), &0.into())
         );
         let text = telemetry.render();
         assert!(
@@ -345,11 +344,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let keeper = keeper(&file.join("below"), &Telemetry::new());
-        keeper.feed().see(&record(1, Clock::system().unix_ms()));
+        let telemetry = Telemetry::new();
+        let keeper = keeper(&file.join("below"), &telemetry);
+        let mut feed = keeper.feed();
+        let now = Clock::system().unix_ms();
+        let sent = pending::MOST_WAITING + 100;
+        for i in 0..sent {
+            let route = Some(i.to_string().into());
+            feed.see(&Record {
+                route,
+                ..record(i, now)
+            });
+        }
         assert!(keeper.asker().ask(Query::parse("").unwrap()).await.is_err());
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(requests(&keeper.asker(), "").await, 1);
+        let answer = asked(&keeper.asker(), "").await;
+        let figure = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
+        let lost = figure(&answer["lost_requests"]);
+        assert!(
+            lost >= 100 && figure(&answer["total"]["requests"]) + lost == sent,
+            "{answer}"
+        );
+        assert!(
+            telemetry
+                .render()
+                .contains(&format!("weir_usage_lost_total {lost}"))
+        );
+        assert_eq!(asked(&keeper.asker(), "by=day").await["rows"][0]["errors"], 0);
         keeper.close();
     }
 }

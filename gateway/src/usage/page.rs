@@ -6,15 +6,22 @@ use routing::units::NanoUsd;
 use serde_json::{Map, Value, json};
 
 use super::book::Answer;
-use super::query::Query;
+use super::query::{Format, Query};
 use super::sums::{MEASURES, Measure, Sums};
 use crate::civil;
 
 /// What stands behind the measures.
 const USD: &str = "cost_usd";
 
-/// As JSON. `lost`: requests since the start that are not counted.
-pub fn json(query: &Query, answer: &Answer, lost: u64) -> Value {
+/// In the form that was asked for. `lost`: requests since the start that are not counted.
+pub fn render(query: &Query, answer: &Answer, lost: u64) -> String {
+    match query.format {
+        Format::Json => serde_json::to_string_pretty(&json(query, answer, lost)).unwrap_or_default(),
+        Format::Csv => csv(query, answer),
+    }
+}
+
+fn json(query: &Query, answer: &Answer, lost: u64) -> Value {
     let rows = answer.rows.iter().map(|(names, sums)| {
         let mut row = Map::new();
         for (by, name) in query.by.iter().zip(names) {
@@ -43,7 +50,7 @@ fn figures(sums: &Sums, row: &mut Map<String, Value>) {
 }
 
 /// As CSV: a line of names, then one for each row; no sum, so that columns can be added up.
-pub fn csv(query: &Query, answer: &Answer) -> String {
+fn csv(query: &Query, answer: &Answer) -> String {
     let names = query.by.iter().map(|by| by.as_str());
     let head: Vec<&str> = names.chain(MEASURES).chain([USD]).collect();
     let mut text = head.join(",") + "\r\n";
