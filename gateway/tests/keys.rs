@@ -336,6 +336,30 @@ fn a_key_is_printed_once_and_stands_nowhere_else() {
 }
 
 #[test]
+fn a_key_that_nobody_could_read_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let unread = |args: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut weir = std::process::Command::new(env!("CARGO_BIN_EXE_weir"));
+        weir.args(args)
+            .current_dir(home.path())
+            .env("WEIR_HOME", home.path());
+        let output = weir
+            .stdout(writer)
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        output.wait_with_output().unwrap()
+    };
+    let made = unread(&["keys", "create", "--name", "a"]);
+    assert_eq!(made.status.code(), Some(1), "{}", said(&made));
+    assert!(said(&made).contains("weir keys revoke a"), "{}", said(&made));
+    let listed = unread(&["keys", "list"]);
+    assert_eq!((listed.status.code(), said(&listed)), (Some(0), String::new()));
+}
+
+#[test]
 fn commands_say_what_is_wrong_by_their_exit_code_too() {
     let home = tempfile::tempdir().unwrap();
     let exit = |args: &[&str]| {

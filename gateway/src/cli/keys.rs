@@ -2,6 +2,7 @@
 
 mod values;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -178,10 +179,19 @@ fn create(places: &Places, args: &Create, now: u64) -> Exit {
     };
     match store::create(places, new, now) {
         Ok((row, key)) => {
-            if args.json {
-                print(&shown(&row, now, Some(&key)));
+            let told = if args.json {
+                json_of(&shown(&row, now, Some(&key)))
             } else {
-                println!("{key}");
+                key
+            };
+            if let Err(e) = say(&told) {
+                eprintln!(
+                    "key {} was made and could not be written out ({e}): nobody has it now; `weir keys revoke {}`",
+                    row.name, row.name
+                );
+                return Exit::Finding;
+            }
+            if !args.json {
                 eprintln!(
                     "key {} for tenant {}: {}; {}. It is shown this once: only a hash of it is kept.",
                     row.name,
@@ -259,37 +269,38 @@ fn list(places: &Places, json: bool, now: u64) -> Exit {
         Ok(rows) => rows,
         Err(no) => return refused(places, "", &no),
     };
+    // Whoever reads may have seen enough.
+    let _ = say(&listed(places, &rows, json, now));
+    Exit::Fine
+}
+
+fn listed(places: &Places, rows: &[Row], json: bool, now: u64) -> String {
     if json {
-        print(&rows.iter().map(|row| shown(row, now, None)).collect::<Vec<_>>());
-        return Exit::Fine;
+        return json_of(&rows.iter().map(|row| shown(row, now, None)).collect::<Vec<_>>());
     }
     if rows.is_empty() {
-        println!(
-            "no stored keys in {}; `weir keys create --name NAME` makes one",
-            places.database.display()
-        );
-        return Exit::Fine;
+        let at = places.database.display();
+        return format!("no stored keys in {at}; `weir keys create --name NAME` makes one");
     }
-    let mut lines = vec![
-        [
-            "NAME",
-            "TENANT",
-            "CLASS",
-            "ENDS WITH",
-            "STATE",
-            "CREATED",
-            "EXPIRES",
-            "ROUTES",
-            "LIMITS",
-        ]
-        .map(String::from),
+    let head = [
+        "NAME",
+        "TENANT",
+        "CLASS",
+        "ENDS WITH",
+        "STATE",
+        "CREATED",
+        "EXPIRES",
+        "ROUTES",
+        "LIMITS",
     ];
+    let mut lines = vec![head.map(String::from)];
     lines.extend(rows.iter().map(|row| {
         let state = match (row.state(now), row.revoked_ms) {
             (State::Revoked, Some(at)) => format!("revoked {}", day(at)),
             (State::Expired, _) => "expired".to_owned(),
             _ => "live".to_owned(),
         };
+        let routes = row.routes.as_ref();
         [
             row.name.to_string(),
             row.tenant.to_string(),
@@ -298,28 +309,24 @@ fn list(places: &Places, json: bool, now: u64) -> Exit {
             state,
             day(row.created_ms),
             row.expires_ms.map_or("never".to_owned(), civil::time),
-            row.routes
-                .as_ref()
-                .map_or("all".to_owned(), |routes| routes.join(",")),
+            routes.map_or("all".to_owned(), |routes| routes.join(",")),
             limits(&row.limits).unwrap_or_else(|| "none".to_owned()),
         ]
     }));
-    for line in aligned(&lines) {
-        println!("{line}");
-    }
-    Exit::Fine
+    aligned(&lines).join("\n")
 }
 
 fn revoke(places: &Places, name: &str, json: bool, now: u64) -> Exit {
     match store::revoke(places, name, now) {
         Ok(revoked) => {
-            if json {
-                print(&serde_json::json!({ "name": name, "revoked_now": revoked }));
+            let told = if json {
+                json_of(&serde_json::json!({ "name": name, "revoked_now": revoked }))
             } else if revoked {
-                println!("key {name} is revoked: a running gateway refuses it within a second");
+                format!("key {name} is revoked: a running gateway refuses it within a second")
             } else {
-                println!("key {name} was revoked before");
-            }
+                format!("key {name} was revoked before")
+            };
+            let _ = say(&told);
             Exit::Fine
         }
         Err(no) => refused(places, name, &no),
@@ -414,8 +421,15 @@ fn day(unix_ms: u64) -> String {
     civil::time(unix_ms).get(..10).unwrap_or_default().to_owned()
 }
 
-fn print(value: &impl Serialize) {
-    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+fn json_of(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+/// A line, or several, to standard output; whoever read there may be gone.
+fn say(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()
 }
 
 #[cfg(test)]
