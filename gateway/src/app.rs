@@ -18,6 +18,7 @@ use crate::body::Metered;
 use crate::cache::Cache;
 use crate::classify::Classifier;
 use crate::clock::Clock;
+use crate::keys::{Live, Said};
 use crate::leases::ByteBudget;
 use crate::limits::Store;
 use crate::providers::pool::{Pool, PoolLimits};
@@ -58,6 +59,7 @@ struct Shared {
     secrets: Secrets,
     states: States,
     limits: Arc<dyn Store>,
+    stored: Arc<Live>,
     sink: Sink,
     bodies: Arc<ByteBudget>,
     cache: Arc<Cache>,
@@ -149,6 +151,7 @@ impl App {
             process,
             states,
             limits: store,
+            stored: Arc::default(),
             bodies,
             cache,
             tls: ArcSwapOption::empty(),
@@ -213,6 +216,21 @@ impl App {
             }
         }
         shared.runtime.store(Arc::new(runtime));
+        shared
+            .stored
+            .fit(&self.runtime().plan, &*shared.limits, shared.clock.now());
+    }
+    /// The store of keys was read: what it says counts from now on.
+    pub fn store_says(&self, said: Said) {
+        let shared = &self.shared;
+        let _making = self.making();
+        shared
+            .stored
+            .read(said, &self.runtime().plan, &*shared.limits, shared.clock.now());
+    }
+    /// Stored keys.
+    pub fn stored_keys(&self) -> &Arc<Live> {
+        &self.shared.stored
     }
     /// Makes the present plan ready anew: a local model became ready, a secret's file changed.
     pub fn refresh(&self) {

@@ -46,6 +46,8 @@ pub enum Kind {
     MissingKey,
     /// The key is not one of ours.
     BadKey,
+    /// The store of keys could not be read since the start, so a key cannot be judged.
+    KeysUnread,
     /// The key may not name this model.
     ModelNotAllowed,
     /// The `Host` is not one of ours.
@@ -128,7 +130,7 @@ const LIMIT: &str = "rate_limit_error";
 
 impl Kind {
     /// Every kind, for tests and generated tables.
-    pub const ALL: [Kind; 44] = [
+    pub const ALL: [Kind; 45] = [
         Kind::BadJson,
         Kind::BadField,
         Kind::MissingField,
@@ -145,6 +147,7 @@ impl Kind {
         Kind::UnknownModel,
         Kind::MissingKey,
         Kind::BadKey,
+        Kind::KeysUnread,
         Kind::ModelNotAllowed,
         Kind::HostNotAllowed,
         Kind::OriginNotAllowed,
@@ -203,6 +206,7 @@ impl Kind {
             Kind::UnknownModel => row(404, INVALID, "model_not_found", false),
             Kind::MissingKey => row(401, AUTH, "missing_api_key", false),
             Kind::BadKey => row(401, AUTH, "invalid_api_key", false),
+            Kind::KeysUnread => row(503, SERVER, "keys_not_readable", true),
             Kind::ModelNotAllowed => row(403, DENIED, "model_not_allowed", false),
             Kind::HostNotAllowed => row(403, DENIED, "host_not_allowed", false),
             Kind::OriginNotAllowed => row(403, DENIED, "origin_not_allowed", false),

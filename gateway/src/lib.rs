@@ -6,10 +6,12 @@ pub mod body;
 pub mod cache;
 pub mod call;
 pub mod cascade;
+pub mod civil;
 pub mod classify;
 pub mod cli;
 pub mod clock;
 pub mod error;
+pub mod keys;
 pub mod leases;
 pub mod ledger;
 pub mod limits;
@@ -24,8 +26,10 @@ pub mod request;
 
 pub mod runtime;
 pub mod server;
+pub mod sqlite;
 pub mod steps;
 pub mod target_state;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod usage;

@@ -12,9 +12,10 @@ use crate::cascade::Account;
 use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::limits::Over;
+use crate::steps::auth::Principal;
 use crate::steps::cache::Served;
 use crate::steps::intake;
-use crate::telemetry::record::{Eligible, Record};
+use crate::telemetry::record::{Eligible, Record, Who};
 
 /// Bytes of a model's name that are kept.
 const MAX_MODEL: usize = 128;
@@ -23,6 +24,14 @@ const MAX_MODEL: usize = 128;
 pub fn asked(record: &mut Record, asked: &intake::Asked) {
     record.trace.clone_from(&asked.trace);
     record.idempotent = asked.idempotency_key.is_some();
+}
+
+/// Step 3: who asks, as long as the facts do not say it.
+pub fn who(record: &mut Record, principal: &Principal) {
+    record.who = Some(Who {
+        tenant: principal.tenant.clone(),
+        key: principal.key.clone(),
+    });
 }
 
 /// Step 4: the call.
@@ -49,6 +58,7 @@ pub fn policy(record: &mut Record, plan: &Plan, policy: &Policy) {
 
 /// Facts, dear ones included.
 pub fn facts(record: &mut Record, facts: Facts) {
+    record.who = None;
     record.facts = Some(facts);
 }
 

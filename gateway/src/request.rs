@@ -87,7 +87,8 @@ async fn answer(
     if endpoint == Endpoint::Preflight {
         return Ok(Reply::preflight());
     }
-    let principal = auth::check(&head.headers, plan, &rt.keys)?;
+    let principal = auth::check(&head.headers, plan, &rt.keys, app.stored_keys(), clock)?;
+    note::who(&mut ledger.record, &principal);
     let may = principal.may(plan);
     let kind = match endpoint {
         Endpoint::Call(kind) => kind,
@@ -124,6 +125,7 @@ async fn answer(
     let (call, mut facts) = decode::decode(kind, raw?, app.session_key())?;
     facts.tenant = principal.tenant.clone();
     facts.key = principal.key.clone();
+    facts.key_has_budget = principal.has_own_budget();
     facts.tags.clone_from(&asked.tags);
     note::call(&mut ledger.record, &call);
 
@@ -148,7 +150,7 @@ async fn answer(
     ledger.step("limits");
     let meters = rt
         .limiters
-        .of(principal.key_index, &principal.tenant, policy.route);
+        .of(principal.meter(&rt.limiters), &principal.tenant, policy.route);
     if !meters.is_empty() {
         let taken = limits::take_request(&meters, clock.now());
         ledger.standing = Some(Standing::of(&meters, clock.now()));

@@ -73,7 +73,7 @@ fn asked(address: &str) -> Option<String> {
 }
 
 fn run(home: &Path, provider: &Provider, enough: usize) {
-    let mut weir = Weir::with(home, &plan(provider));
+    let mut weir = Weir::with_plan(home, &plan(provider), &[]);
     hammer(&weir, enough, || weir.signal("-KILL"));
     assert!(!weir.child.wait().unwrap().success());
 }
@@ -84,7 +84,7 @@ fn what_is_spent_and_what_is_left_make_up_the_budget_within_a_lease_a_kill() {
     let home = tempfile::tempdir().unwrap();
     run(home.path(), &provider, COVERED / 3);
     run(home.path(), &provider, COVERED / 3);
-    let last = Weir::with(home.path(), &plan(&provider));
+    let last = Weir::with_plan(home.path(), &plan(&provider), &[]);
     let refused = hammer(&last, usize::MAX, || {});
     assert_eq!(refused, CLIENTS, "all are told in the end");
     let billed = provider.log().entries().len();

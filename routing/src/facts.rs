@@ -150,6 +150,9 @@ pub struct Facts {
     /// Name of the key, when one was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Arc<str>>,
+    /// That key is a stored one (the plan does not know it) and has a `usd_per_day`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub key_has_budget: bool,
     /// From `x-weir-tags`, in the order given (bounded by the gateway).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<(Box<str>, Box<str>)>,

@@ -3,6 +3,7 @@
 mod cache;
 mod ready;
 mod targets;
+mod usage;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,7 +23,10 @@ use crate::app::App;
 use crate::locals::Locals;
 use crate::server::lifecycle::Phase;
 use crate::steps::auth;
+use crate::usage::Asker;
 
+/// Who spends what.
+const USAGE: &str = "/admin/usage";
 /// Before a target's name.
 const TARGETS: &str = "/admin/targets/";
 /// The time that the few bytes of a body have.
@@ -49,6 +53,7 @@ pub struct Admin {
     locals: Arc<Locals>,
     reload: Reload,
     address: Arc<str>,
+    usage: Option<Asker>,
 }
 
 impl Admin {
@@ -59,7 +64,14 @@ impl Admin {
             locals,
             reload,
             address: address.into(),
+            usage: None,
         }
+    }
+
+    /// With somebody to ask who spends what.
+    pub fn with_usage(mut self, usage: Option<Asker>) -> Self {
+        self.usage = usage;
+        self
     }
 
     /// Serves until the process ends.
@@ -94,6 +106,12 @@ impl Admin {
         B: http_body::Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let asks = (request.method(), request.uri().path()) == (&Method::GET, USAGE);
+        if asks && self.browser(&request).is_none() && self.knows(&request) {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            drop(request);
+            return usage::answer(self.usage.as_ref(), &query).await;
+        }
         let named = (request.method() == Method::POST)
             .then(|| request.uri().path().strip_prefix(TARGETS))
             .flatten()
@@ -153,7 +171,7 @@ impl Admin {
                 if !known
                     && (matches!(
                         path,
-                        "/metrics" | "/admin/targets" | "/admin/cache" | "/admin/reload"
+                        "/metrics" | "/admin/targets" | "/admin/cache" | "/admin/reload" | USAGE
                     ) || path.starts_with(TARGETS)) =>
             {
                 let why = "this needs the admin token: authorization: Bearer TOKEN (server.admin_token)";
@@ -161,13 +179,14 @@ impl Admin {
             }
             (
                 _,
-                "/healthz" | "/readyz" | "/metrics" | "/admin/targets" | "/admin/cache" | "/admin/reload",
+                "/healthz" | "/readyz" | "/metrics" | "/admin/targets" | "/admin/cache" | "/admin/reload"
+                | USAGE,
             ) => json(
                 StatusCode::METHOD_NOT_ALLOWED,
                 &serde_json::json!({ "error": "another method is needed" }),
             ),
             _ => {
-                let there = "GET /healthz, /readyz, /metrics, /admin/targets, /admin/cache; POST /admin/reload, \
+                let there = "GET /healthz, /readyz, /metrics, /admin/targets, /admin/usage, /admin/cache; POST /admin/reload, \
                              /admin/targets/NAME; DELETE /admin/cache";
                 json(
                     StatusCode::NOT_FOUND,

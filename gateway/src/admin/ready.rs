@@ -25,6 +25,8 @@ pub struct Readiness {
     pub artifacts: Vec<Shown>,
     /// Keys that do not exist because their secret is absent.
     pub absent_keys: Vec<String>,
+    /// Stored keys, and why their store cannot be read, if it cannot.
+    pub stored_keys: crate::keys::Shown,
     /// What is worth knowing about the plan: parts without effect yet, rules that never match, ...
     pub notes: Vec<String>,
 }
@@ -91,6 +93,7 @@ pub fn readiness(app: &App, locals: &Locals) -> Readiness {
             .iter()
             .map(|(name, why)| format!("{name}: {why}"))
             .collect(),
+        stored_keys: app.stored_keys().shown(),
         notes: rt.notes.iter().map(ToString::to_string).collect(),
     }
 }

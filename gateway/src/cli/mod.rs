@@ -7,12 +7,14 @@ mod explain;
 mod files;
 mod heads;
 mod init;
+mod keys;
 mod models;
 mod places;
 mod plan_file;
 mod ready;
 mod serve;
 mod signals;
+mod stores;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +71,9 @@ enum Command {
     /// List, fetch and verify models and their runtime
     #[command(after_help = "Example:\n  weir models list")]
     Models(Models),
+    /// Make, list and take back keys of callers, without a restart
+    #[command(after_help = "Example:\n  weir keys create --name team-a --usd-per-day 20")]
+    Keys(keys::Keys),
     /// Look through records: is every line where its writer put it, and as it was written?
     #[command(after_help = "Example:\n  weir audit verify ~/.local/share/weir/records")]
     Audit(Audit),
@@ -236,6 +241,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Models(args)) => models::run(&args.command),
+        Some(Command::Keys(args)) => keys::run(&args),
         Some(Command::Audit(args)) => audit::run(&args.command),
         Some(Command::Init(args)) => init::run(&args),
         Some(Command::Train(args)) => heads::train(&args),

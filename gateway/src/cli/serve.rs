@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 
 use super::plan_file::Origin;
 use super::signals::Asked;
-use super::{Exit, Serve, files, models, places, ready, signals};
+use super::{Exit, Serve, files, models, places, ready, signals, stores};
 use crate::admin::{Admin, Reload, Reloaded};
 use crate::app::{App, Setup};
 use crate::clock::Clock;
-use crate::limits::{Journal, Local, Store};
+use crate::limits::Store;
 use crate::locals::{Locals, Needed};
 use crate::runtime::maker::Maker;
 use crate::runtime::secrets::Secrets;
@@ -23,8 +23,8 @@ use crate::server::lifecycle::{Lifecycle, Phase};
 use crate::server::tls::Loaded;
 use crate::server::{Server, cores};
 use crate::telemetry::names::Name;
-use crate::telemetry::writer::{Limits, Sink, Writer};
 use crate::telemetry::{Telemetry, log, panics};
+use crate::usage::Keeper;
 
 /// How long requests that were dropped at the end may take to hand over their records.
 const LAST_RECORDS: std::time::Duration = std::time::Duration::from_secs(1);
@@ -100,7 +100,8 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
     let (clock, telemetry) = (Clock::system(), Telemetry::new());
     let data = places::data();
     let session_key = places::session_key(&data);
-    let (sink, writer) = records(&plan, &data, &telemetry);
+    let usage = stores::keep_usage(&plan, &data, &clock, &telemetry);
+    let (sink, writer) = stores::records(&plan, &data, &telemetry, usage.as_ref());
     let store = match ::models::store::Store::from_env() {
         Ok(store) => Some(store),
         Err(e) => {
@@ -112,7 +113,7 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
     let make = Box::new(Maker::new(Arc::clone(&locals) as Arc<_>));
     let needed = Needed::of(&plan);
     let server = plan.server.clone();
-    let limits: Arc<dyn Store> = Arc::new(budgets(&data));
+    let limits: Arc<dyn Store> = Arc::new(stores::budgets(&data));
     let app = App::new(Setup {
         limits: Arc::clone(&limits),
         plan,
@@ -129,6 +130,7 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
     for (name, why) in &app.runtime().absent_keys {
         tracing::warn!("key {name} does not exist: {why}");
     }
+    let keys = stores::watch_keys(&app, &data);
     let loader = Loader {
         app: app.clone(),
         locals: Arc::clone(&locals),
@@ -143,6 +145,7 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
             Arc::clone(&reload),
             &server.admin,
         )
+        .with_usage(usage.as_ref().map(Keeper::asker))
         .serve(admin_listener),
     );
     let lifecycle = app.lifecycle().clone();
@@ -175,12 +178,17 @@ async fn serve(origin: Origin, args: &Serve, compiled: Compiled, secrets: Secret
         let until = app.clock().now() + LAST_RECORDS;
         let _ = app.clock().within(until, ended).await;
     }
+    drop(keys);
     for meter in limits.all() {
         meter.close();
     }
     locals.stop();
     if let Some(writer) = writer {
         writer.close();
+    }
+    // Last: what the writer saw at its end is added up too.
+    if let Some(usage) = usage {
+        usage.close();
     }
     Ok(())
 }
@@ -241,59 +249,6 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, String> {
     listener
         .local_addr()
         .map_err(|e| format!("the listener has no address: {e}"))
-}
-
-/// Meters, with a journal of what is charged to a day. A folder that cannot be used is told, and serving goes on.
-fn budgets(data: &std::path::Path) -> Local {
-    match Journal::open(data) {
-        Ok((journal, known)) => Local::journalled(journal, known),
-        Err(e) => {
-            tracing::error!(
-                "money is counted in memory only, and begins at nothing with each start: {} cannot be used: {e}",
-                data.display()
-            );
-            Local::default()
-        }
-    }
-}
-
-/// Records, unless they are off. A folder that cannot be used is told, and serving goes on.
-fn records(
-    plan: &routing::plan::Plan,
-    data: &std::path::Path,
-    telemetry: &Telemetry,
-) -> (Sink, Option<Writer>) {
-    let config = &plan.records;
-    if config.path.is_empty() {
-        return (Sink::none(), None);
-    }
-    let dir = data.join(&*config.path);
-    let limits = Limits {
-        max_file_bytes: config.max_file_bytes,
-        keep_bytes: config.keep_bytes,
-        keep_days: config.keep_days,
-    };
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the writer's thread only compares it with the age of files"
-    )]
-    let started = Writer::start(&dir, limits, std::time::SystemTime::now, telemetry);
-    match started {
-        Ok((writer, opened)) => {
-            if let Some((path, bytes)) = opened.torn {
-                tracing::warn!(
-                    "the last line of {} was torn ({bytes} bytes); the chain goes on behind it",
-                    path.display()
-                );
-            }
-            (writer.sink(), Some(writer))
-        }
-        Err(e) => {
-            telemetry.counter(Name::RecordFaults, &["open"]).increment(1);
-            tracing::error!("no records are written: {} cannot be used: {e}", dir.display());
-            (Sink::none(), None)
-        }
-    }
 }
 
 /// Fetches and loads what a plan needs, and says when it is ready.

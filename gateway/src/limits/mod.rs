@@ -14,7 +14,7 @@ pub use journal::Journal;
 pub use meter::{Meter, Today};
 pub use over::{Over, Owner, What};
 pub use reservation::{Cover, Estimate, Granted, Reservation};
-pub use store::{Limiters, Local, Standing, Store, take_request};
+pub use store::{Limiters, Local, Standing, Store, meter_of, take_request};
 
 /// The meters that a request is counted at.
 pub type Meters = smallvec::SmallVec<[std::sync::Arc<Meter>; 4]>;

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 /// Who has a limit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
-    /// `[[keys]]`.
+    /// `[[keys]]`, or a stored key.
     Key(Arc<str>),
     /// `[tenants.NAME]`.
     Tenant(Arc<str>),
@@ -44,10 +44,10 @@ impl Owner {
         }
     }
 
-    /// Where its limits stand in the plan.
+    /// Where its limits stand.
     fn place(&self) -> String {
         match self {
-            Owner::Key(name) => format!("[[keys]] {name}: limits"),
+            Owner::Key(name) => format!("limits of key {name}: [[keys]], or `weir keys list`"),
             Owner::Tenant(name) => format!("[tenants.{name}] limits"),
             Owner::Route(name) => format!("[routes.{name}] limits"),
             Owner::Target(name) => format!("[targets.{name}] limits"),

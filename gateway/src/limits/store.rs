@@ -17,11 +17,24 @@ use super::over::{Over, Owner};
 pub trait Store: Send + Sync {
     /// The meter of an owner, with these limits from now on.
     fn meter(&self, owner: Owner, limits: &Limits, now: Time) -> Arc<Meter>;
+    /// The meter of an owner who has asked for one before.
+    fn known(&self, owner: &Owner) -> Option<Arc<Meter>>;
     /// Every meter that was ever asked for.
     fn all(&self) -> Vec<Arc<Meter>>;
 }
 
-/// Meters of this process. As many as names were ever in a plan.
+/// The meter of an owner, where these limits want one. Without a limit now, what it had before does not go on counting.
+pub fn meter_of(store: &dyn Store, owner: Owner, limits: &Limits, now: Time) -> Option<Arc<Meter>> {
+    if limits != &Limits::default() {
+        return Some(store.meter(owner, limits, now));
+    }
+    if let Some(old) = store.known(&owner) {
+        old.configure(limits, now);
+    }
+    None
+}
+
+/// Meters of this process. As many as names of limits were ever in a plan, or of stored keys.
 #[derive(Default)]
 pub struct Local {
     meters: Mutex<HashMap<Owner, Arc<Meter>>>,
@@ -53,6 +66,11 @@ impl Store for Local {
         Arc::clone(meter)
     }
 
+    fn known(&self, owner: &Owner) -> Option<Arc<Meter>> {
+        let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        meters.get(owner).cloned()
+    }
+
     fn all(&self) -> Vec<Arc<Meter>> {
         let meters = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
         meters.values().cloned().collect()
@@ -73,15 +91,7 @@ pub struct Limiters {
 impl Limiters {
     /// Of a plan.
     pub fn new(plan: &Plan, store: &dyn Store, now: Time) -> Self {
-        let meter = |owner: Owner, limits: &Limits| {
-            // Without a limit now, what it had before must not go on counting.
-            let limited = limits != &Limits::default();
-            let meter = limited.then(|| store.meter(owner.clone(), limits, now));
-            if !limited && let Some(old) = store.all().into_iter().find(|m| *m.owner() == owner) {
-                old.configure(limits, now);
-            }
-            meter
-        };
+        let meter = |owner: Owner, limits: &Limits| meter_of(store, owner, limits, now);
         // A target's concurrency is its permit's, and a local one's queue the engine's.
         let granted = |limits: &Limits| Limits {
             concurrency: None,
@@ -115,9 +125,13 @@ impl Limiters {
         }
     }
 
-    /// The meters that count for a request.
-    pub fn of(&self, key: Option<usize>, tenant: &str, route: Option<RouteId>) -> Meters {
-        let key = key.and_then(|i| self.keys.get(i)?.clone());
+    /// The meter of a key of the plan, by its index.
+    pub fn of_key(&self, index: usize) -> Option<Arc<Meter>> {
+        self.keys.get(index).cloned().flatten()
+    }
+
+    /// The meters that count for a request: this one of its key's, and others.
+    pub fn of(&self, key: Option<Arc<Meter>>, tenant: &str, route: Option<RouteId>) -> Meters {
         let tenant = self.tenants.get(tenant).cloned();
         let route = route.and_then(|id| self.routes.get(id.index())?.clone());
         [key, tenant, route, self.total.clone()]

@@ -98,6 +98,11 @@ metrics_table! {
     Records = "weir_records_total", Shape::Counter, ["result"], "Records by what became of them: written, dropped (queue full), failed (disk).";
     RecordFaults = "weir_record_faults_total", Shape::Counter, ["fault"], "Faults of the records' files: torn, write, open, rotate, prune.";
     Reloads = "weir_plan_reloads_total", Shape::Counter, ["result"], "Plan swaps by result.";
+    StoredKeys = "weir_stored_keys", Shape::Gauge, [], "Stored keys that may be sent (expired ones included).";
+    KeyStoreOk = "weir_key_store_ok", Shape::Gauge, [], "1: the store of keys can be read. 0: it cannot; keys that are known go on.";
+    KeyStoreFaults = "weir_key_store_faults_total", Shape::Counter, ["fault"], "Times that the store of keys could not be read any more: locked, gone, broken, secret.";
+    UsageLost = "weir_usage_lost_total", Shape::Counter, [], "Requests that /admin/usage does not count: the usage of too many kinds waited to be written.";
+    UsageFaults = "weir_usage_faults_total", Shape::Counter, ["fault"], "Faults of the usage database: open, write, prune.";
     Uptime = "weir_start_time_seconds", Shape::Gauge, [], "When this process started, Unix seconds.";
 }
 

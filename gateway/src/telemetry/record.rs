@@ -134,6 +134,16 @@ pub struct Eligible {
     pub signal: Option<routing::signals::TargetSignal>,
 }
 
+/// Who asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Who {
+    /// Tenant.
+    pub tenant: Arc<str>,
+    /// Name of the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Arc<str>>,
+}
+
 /// Version 1.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Record {
@@ -175,6 +185,9 @@ pub struct Record {
     /// Versions of the heads that were asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub heads: Vec<Arc<str>>,
+    /// Who asked, of a request that ended before its facts were noted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub who: Option<Who>,
     /// Tenant, key, tags, session and all other facts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub facts: Option<Facts>,

@@ -116,8 +116,9 @@ fn sift_one<'a>(
         && matches!(config.price, Price::PerToken { .. })
         && !config.params.drop.iter().any(|name| &**name == "service_tier");
     if (config.price == Price::Unknown || other_price)
-        && q.plan
-            .counts_money(target, &q.facts.tenant, q.facts.key.as_deref(), policy.route)
+        && (q.facts.key_has_budget
+            || q.plan
+                .counts_money(target, &q.facts.tenant, q.facts.key.as_deref(), policy.route))
     {
         return Err(Why::PriceUnknown);
     }

@@ -341,6 +341,10 @@ fn an_unknown_price_is_refused_where_money_is_limited() {
     limited.starts("b");
     assert_eq!(limited.why("nameless"), Why::PriceUnknown);
     assert_eq!(limited.off("b").refused(), NoWay::PriceUnknown);
+    // A stored key's budget is not in the plan.
+    let mut stored = case("loose");
+    stored.facts.key_has_budget = true;
+    assert_eq!(stored.why("nameless"), Why::PriceUnknown);
 }
 
 /// "priority" may cost twice of what the plan says.

@@ -15,6 +15,9 @@ const UNBOUNDED_TOKENS: u64 = 32 * 1024;
 /// Lines of records that wait for their writer, and the longest of them.
 const RECORDS_WAITING: u64 = 4_096;
 const RECORD_BYTES: u64 = 16 * 1024;
+/// Sums of usage that wait for their database, and the longest of their names.
+const USAGE_WAITING: u64 = 16_384;
+const USAGE_BYTES: u64 = 512;
 
 /// Of the cache, the part (one in so many) for answers that are kept by their caller's name for them.
 pub const NAMED_PART: u64 = 8;
@@ -29,6 +32,7 @@ pub const NAMED_PART: u64 = 8;
 ///   can give, 16 bytes a token; several choices share it
 /// * cache: `cache.max_bytes`, where a route uses it; else the part of it for answers that callers name (`idempotency-key`)
 /// * records: 4,096 waiting lines of 16 KiB, unless records are off
+/// * usage: 16,384 sums of 512 bytes that wait for their database
 /// * queues of local targets: places x 32 KiB; their bodies are in the budget for bodies
 pub fn worst_case(plan: &Plan) -> Vec<(String, u64)> {
     let connections = u64::from(plan.server.max_connections);
@@ -61,6 +65,7 @@ pub fn worst_case(plan: &Plan) -> Vec<(String, u64)> {
     if !plan.records.path.is_empty() {
         parts.push(("records waiting".to_owned(), RECORDS_WAITING * RECORD_BYTES));
     }
+    parts.push(("usage waiting".to_owned(), USAGE_WAITING * USAGE_BYTES));
     let queues = plan
         .targets
         .iter()

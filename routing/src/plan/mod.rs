@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::ids::{Fingerprint, RouteId, TargetId};
 
 pub use builtin::BUILTIN;
-pub use load::{Exposed, load};
+pub use load::{Exposed, is_label, load};
 pub use memory::{CONNECTION_BUFFER, worst_case};
 pub use near::{likeness, nearest};
 pub use operation::{Admission, Breaker, CacheConfig, Classify, Hedge, Records, Retry, Telemetry, Timeouts};

@@ -31,6 +31,12 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Sink(Option<Arc<Shared>>);
 
+/// Sees each record, on the writer's thread, before it is written.
+pub trait Tap: Send {
+    /// This one.
+    fn see(&mut self, record: &Record);
+}
+
 struct Shared {
     queue: Mutex<VecDeque<Box<Record>>>,
     idle: AtomicBool,
@@ -82,17 +88,47 @@ impl Writer {
         clock: chain::Wall,
         telemetry: &Telemetry,
     ) -> std::io::Result<(Self, Opened)> {
+        Self::tapped(dir, limits, clock, telemetry, None)
+    }
+
+    /// The same, with somebody who sees each record.
+    ///
+    /// # Errors
+    /// As [`Writer::start`].
+    pub fn tapped(
+        dir: &Path,
+        limits: Limits,
+        clock: chain::Wall,
+        telemetry: &Telemetry,
+        tap: Option<Box<dyn Tap>>,
+    ) -> std::io::Result<(Self, Opened)> {
         let (chain, opened) = chain::Chain::open(dir, limits, clock)?;
         if opened.torn.is_some() {
             telemetry.counter(Name::RecordFaults, &["torn"]).increment(1);
         }
+        Ok((Self::begin(Some(chain), tap, telemetry)?, opened))
+    }
+
+    /// Records are off, and somebody sees them all the same.
+    ///
+    /// # Errors
+    /// No thread started.
+    pub fn unwritten(telemetry: &Telemetry, tap: Box<dyn Tap>) -> std::io::Result<Self> {
+        Self::begin(None, Some(tap), telemetry)
+    }
+
+    fn begin(
+        chain: Option<chain::Chain>,
+        tap: Option<Box<dyn Tap>>,
+        telemetry: &Telemetry,
+    ) -> std::io::Result<Self> {
         let (hand_over, take) = std::sync::mpsc::sync_channel::<Arc<Shared>>(1);
         let counters = Counters::new(telemetry);
         let thread = std::thread::Builder::new()
             .name("weir-records".into())
             .spawn(move || {
                 if let Ok(shared) = take.recv() {
-                    run(&shared, chain, &counters);
+                    run(&shared, chain, tap, &counters);
                 }
             })?;
         let shared = Arc::new(Shared {
@@ -103,13 +139,10 @@ impl Writer {
             writer: thread.thread().clone(),
         });
         let _ = hand_over.send(Arc::clone(&shared));
-        Ok((
-            Self {
-                sink: Sink(Some(shared)),
-                thread: Some(thread),
-            },
-            opened,
-        ))
+        Ok(Self {
+            sink: Sink(Some(shared)),
+            thread: Some(thread),
+        })
     }
 
     /// Where to send.
@@ -149,7 +182,7 @@ impl Counters {
     }
 }
 
-fn run(shared: &Shared, mut chain: chain::Chain, counters: &Counters) {
+fn run(shared: &Shared, mut chain: Option<chain::Chain>, mut tap: Option<Box<dyn Tap>>, counters: &Counters) {
     let mut batch: VecDeque<Box<Record>> = VecDeque::new();
     let mut told = false;
     loop {
@@ -157,15 +190,24 @@ fn run(shared: &Shared, mut chain: chain::Chain, counters: &Counters) {
         let closed = shared.closed.load(Ordering::Acquire);
         if batch.is_empty() {
             if closed {
-                chain.sync();
+                chain.iter_mut().for_each(chain::Chain::sync);
                 return;
             }
             wait_idle(shared);
-            tend(&mut chain, counters);
+            chain.iter_mut().for_each(|chain| tend(chain, counters));
             continue;
         }
-        write(&mut chain, &mut batch, counters, &mut told);
-        tend(&mut chain, counters);
+        // First, so that a disk that refuses records takes nothing from who only looks at them.
+        if let Some(tap) = &mut tap {
+            batch.iter().for_each(|record| tap.see(record));
+        }
+        match &mut chain {
+            Some(chain) => {
+                write(chain, &mut batch, counters, &mut told);
+                tend(chain, counters);
+            }
+            None => batch.clear(),
+        }
         if !closed {
             std::thread::park_timeout(LOOK);
         }
@@ -281,6 +323,28 @@ mod tests {
         });
         assert!(gone);
         writer.close();
+    }
+
+    #[test]
+    fn who_looks_on_sees_every_record_be_they_written_or_not() {
+        struct Count(Arc<std::sync::atomic::AtomicU64>);
+        impl Tap for Count {
+            fn see(&mut self, _: &Record) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (dir, t) = (tempfile::tempdir().unwrap(), Telemetry::new());
+        let seen = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let tap = || Box::new(Count(Arc::clone(&seen)));
+        let (writer, _) = Writer::tapped(dir.path(), limits(), wall, &t, Some(tap())).unwrap();
+        let unwritten = Writer::unwritten(&t, tap()).unwrap();
+        for sink in [writer.sink(), unwritten.sink()] {
+            (0..10).for_each(|_| sink.send(Box::new(Record::open("r", 1, Default::default()))));
+        }
+        writer.close();
+        unwritten.close();
+        assert_eq!(seen.load(Ordering::Relaxed), 20);
+        assert!(t.render().contains(r#"weir_records_total{result="written"} 10"#));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use super::problem::Problems;
 use super::{Compiled, Plan};
 use crate::ids::Fingerprint;
 
+pub use self::names::is_label;
 pub use self::server::Exposed;
 
 /// The version of the file that this program reads.

@@ -279,14 +279,19 @@ fn check_name(source: &Source<'_>, at: &At, name: &str) {
 
 /// Names of tenants and keys: as [`check_name`], digits alone are fine.
 pub(super) fn check_label(source: &Source<'_>, at: &At, name: &str) {
-    let good = |c: char| c.is_ascii_alphanumeric() || "._-:/@+".contains(c);
-    if name.len() > MAX_NAME || !name.chars().all(good) {
+    if !is_label(name) {
         source.problem(
             at,
             "this is no name",
             format!("letters, digits and . _ - : / @ + (at most {MAX_NAME}): it stands in metric labels"),
         );
     }
+}
+
+/// A name that a tenant or a key may have, wherever it is given: it stands in metric labels.
+pub fn is_label(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-:/@+".contains(c);
+    name.len() <= MAX_NAME && name.chars().all(good)
 }
 
 /// `kind` of a provider.

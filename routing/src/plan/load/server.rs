@@ -143,7 +143,7 @@ impl Server {
             out.push(Exposed {
                 key: "listen",
                 what: "with auth = \"none\" everybody who reaches this address could spend your money",
-                help: "set auth = \"keys\" and add [[keys]], listen on 127.0.0.1, or say allow_anonymous = true",
+                help: "set auth = \"keys\" and make a key (`weir keys create`, or [[keys]]), listen on 127.0.0.1, or say allow_anonymous = true",
             });
         }
         if off_loopback(&self.admin) && self.admin_token.is_none() {
@@ -203,8 +203,8 @@ pub(super) fn keys(root: &Table<'_, '_>, names: &Names, auth: Auth) -> Vec<KeyCo
         let at = root.table("server").key_at("auth");
         root.source.note(
             &at,
-            Weight::Loud,
-            "auth is \"keys\" and the plan has no [[keys]]: nobody can call",
+            Weight::Plain,
+            "auth is \"keys\" and the plan has no [[keys]]: only stored keys can call (`weir keys create`)",
         );
     }
     if let (Auth::None, Some(first)) = (auth, values.first()) {
