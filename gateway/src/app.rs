@@ -14,6 +14,7 @@ use http_body::Body;
 use routing::plan::Note;
 use routing::plan::Plan;
 
+use crate::admission::Gate;
 use crate::body::Metered;
 use crate::classify::Classifier;
 use crate::clock::Clock;
@@ -58,6 +59,7 @@ struct Shared {
     limits: Arc<dyn Store>,
     sink: Sink,
     bodies: Arc<ByteBudget>,
+    gate: Arc<Gate>,
     in_flight: Arc<AtomicU64>,
     pools: Vec<Arc<Pool>>,
     schemas: Vec<Schemas>,
@@ -74,6 +76,7 @@ impl Shared {
             states: &self.states,
             limits: &*self.limits,
             telemetry: &self.telemetry,
+            gate: &self.gate,
             now: self.clock.now(),
         }
     }
@@ -121,12 +124,14 @@ impl App {
         let process = Arc::new(Process::new(&telemetry));
         let states = States::default();
         let bodies = ByteBudget::new(plan.server.max_body_bytes_in_flight, process.body_bytes.clone());
+        let gate = Gate::new(&plan.admission, clock.clone(), telemetry.clone());
         let world = World {
             make: &*make,
             secrets: &secrets,
             states: &states,
             limits: &*store,
             telemetry: &telemetry,
+            gate: &gate,
             now: clock.now(),
         };
         let runtime = Runtime::new(Arc::new(plan), notes, world);
@@ -145,6 +150,7 @@ impl App {
             states,
             limits: store,
             bodies,
+            gate,
             in_flight: Arc::default(),
             pools,
             schemas: (0..cores).map(|_| Schemas::default()).collect(),
@@ -194,6 +200,7 @@ impl App {
         let shared = &self.shared;
         let _making = self.making();
         shared.bodies.set_max(plan.server.max_body_bytes_in_flight);
+        shared.gate.configure(&plan.admission);
         let runtime = Runtime::new(Arc::new(plan), notes, shared.world());
         for target in runtime.targets.iter() {
             target.state.forgive();
@@ -250,6 +257,10 @@ impl App {
     /// The budget of all bodies.
     pub fn bodies(&self) -> &Arc<ByteBudget> {
         &self.shared.bodies
+    }
+    /// Bounds the work in flight.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.shared.gate
     }
     /// Requests whose body has not ended.
     pub fn in_flight(&self) -> &Arc<AtomicU64> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::Uri;
 use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, ORIGIN};
-use routing::plan::{Auth, Plan, Server};
+use routing::plan::{Auth, Class, Plan, Server};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
@@ -28,6 +28,12 @@ impl Principal {
     /// What it may name; `None` is everything.
     pub fn may<'p>(&self, plan: &'p Plan) -> Option<&'p [Arc<str>]> {
         plan.keys.get(self.key_index?)?.routes.as_deref()
+    }
+
+    /// When it is served while not everybody can be.
+    pub fn class(&self, plan: &Plan) -> Class {
+        let key = self.key_index.and_then(|at| plan.keys.get(at));
+        key.map_or(Class::Normal, |key| key.class)
     }
 }
 

@@ -64,6 +64,11 @@ metrics_table! {
     RetryBudget = "weir_retry_budget_left", Shape::Gauge, [], "Repeats that the ratio budget covers now.";
     Heap = "weir_heap_bytes", Shape::Gauge, ["state"], "Memory of the allocator: allocated (in use), active (pages with something in use), resident (with what it has not given back yet).";
     OverLimit = "weir_over_limit_total", Shape::Counter, ["owner", "limit"], "Requests refused by a limit: whose (key, tenant, route, total) and which.";
+    AdmissionInFlight = "weir_admission_in_flight", Shape::Gauge, [], "Requests that were admitted and whose body has not ended.";
+    AdmissionQueued = "weir_admission_queued", Shape::Gauge, ["class"], "Requests that wait to be admitted, by class.";
+    AdmissionWaited = "weir_admission_waited_seconds", Shape::Histogram(LONG), ["class"], "How long those who had to wait and were then admitted have waited.";
+    AdmissionShed = "weir_admission_shed_total", Shape::Counter, ["reason", "class"], "Requests turned away: queue_full, wait (it would have been in vain), waited (its time was up), pushed_out (by a higher class).";
+    TargetLimit = "weir_target_limit", Shape::Gauge, ["target"], "Tries at once that the target takes, as learned from its refusals and its first words; at most its limits.concurrency.";
     Hedges = "weir_hedges_total", Shape::Counter, ["target", "result"], "Second tries beside a slow one, by the slow one's rival and what came of it: won (its answer was taken), lost.";
     HedgeBudget = "weir_hedge_budget_left", Shape::Gauge, [], "Hedges that their budget covers now.";
     Breaker = "weir_breaker_state", Shape::Gauge, ["target"], "The target's breaker: 0 closed, 1 probing, 2 open.";

@@ -31,18 +31,6 @@ const TABLE: &[Row] = &[
         "TLS is not served yet: this port speaks plain HTTP. Put something that ends TLS in front of it",
     ),
     (
-        "keys.*.class",
-        When::Says("high"),
-        Weight::Plain,
-        "priorities have no effect yet: everybody is served in turn",
-    ),
-    (
-        "keys.*.class",
-        When::Says("low"),
-        Weight::Plain,
-        "priorities have no effect yet: everybody is served in turn",
-    ),
-    (
         "routes.*.cache.exact_ttl_s",
         When::On,
         Weight::Plain,
@@ -77,12 +65,6 @@ const TABLE: &[Row] = &[
         When::Set,
         Weight::Plain,
         "answers are not cached, and equal calls not joined, yet",
-    ),
-    (
-        "admission",
-        When::Set,
-        Weight::Plain,
-        "admission is not bounded yet, except by max_connections and the queues of local models",
     ),
     (
         "telemetry.otlp_endpoint",
@@ -185,9 +167,7 @@ mod tests {
     /// A plan in which every row has something to say: a row with a slip in its path would be silent.
     const EVERYTHING: &str = r#"
         server.tls = { cert_file = "c", key_file = "k" }
-        keys = [{ name = "a", class = "high" }, { class = "low" }]
         cache = {}
-        admission = {}
         telemetry.otlp_endpoint = "http://127.0.0.1:4318"
         rules = [{ when = { pii = true } }]
         [targets.r]
@@ -215,7 +195,6 @@ mod tests {
     fn what_is_switched_off_or_local_is_no_matter() {
         let off = r#"
             telemetry.otlp_endpoint = ""
-            keys = [{ class = "normal" }]
             targets.l = { provider = "local", limits = { concurrency = 1, queue = 1 } }
             routes.a = { degrade = ["weaker"], cache = { exact_ttl_s = 0, sampled = false, semantic = { enabled = false } } }
         "#;
