@@ -116,6 +116,8 @@ pub struct Seat {
     since: Time,
     /// A try was made in it.
     used: bool,
+    /// A first word is awaited in it.
+    silent: bool,
 }
 
 impl Seat {
@@ -127,7 +129,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.state.given_back(self.since, self.used);
+        self.state.given_back(self);
     }
 }
 
@@ -136,7 +138,6 @@ impl Drop for Seat {
 pub struct Leave {
     pass: Pass,
     seat: Seat,
-    spoke: bool,
 }
 
 impl Leave {
@@ -148,10 +149,13 @@ impl Leave {
     pub fn felt(&self, felt: Felt, now: Time) {
         self.seat.state.felt(felt, now);
     }
-    /// The target's first word in it, content or a thought: how long that took says how much stands in its way. Only the
-    /// first call counts.
+    /// It is a stream: how long its first word takes says how much stands in its way.
+    pub fn awaits_word(&mut self) {
+        self.seat.silent = true;
+    }
+    /// The first word, content or a thought. Only the first call counts.
     pub fn first_word(&mut self, now: Time) {
-        if !std::mem::replace(&mut self.spoke, true) {
+        if std::mem::take(&mut self.seat.silent) {
             self.felt(Felt::Word(now.since(self.seat.since)), now);
         }
     }
@@ -215,11 +219,7 @@ impl TargetState {
         match entered {
             Ok(pass) => {
                 (seat.since, seat.used) = (now, true);
-                Ok(Leave {
-                    pass,
-                    seat,
-                    spoke: false,
-                })
+                Ok(Leave { pass, seat })
             }
             Err(until) => Err(Shut::Breaker(until)),
         }
@@ -241,6 +241,7 @@ impl TargetState {
             state: Arc::clone(self),
             since: now,
             used: false,
+            silent: false,
         })
     }
 
@@ -252,14 +253,18 @@ impl TargetState {
         self.claim(now)
     }
 
-    fn given_back(&self, since: Time, used: bool) {
+    fn given_back(&self, seat: &Seat) {
+        let since = seat.since;
         let whom = self.told.get();
         let now = whom.map_or(since, |whom| whom.now());
         let running = self.in_flight.load(Ordering::Relaxed);
-        if used && self.room.load(Ordering::Relaxed) > 0 {
+        if seat.used && self.room.load(Ordering::Relaxed) > 0 {
             let mut guarded = self.lock();
             if let Some(adaptive) = &mut guarded.adaptive {
                 let reached = self.reached.swap(false, Ordering::Relaxed);
+                if seat.silent {
+                    adaptive.felt(Felt::NoWord(now.since(since)), running, now);
+                }
                 adaptive.ended(running, now.since(since), reached);
             }
             self.publish(&guarded);

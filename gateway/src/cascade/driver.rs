@@ -328,6 +328,9 @@ impl Driver {
         let watch = Watch::new(checks, self.work.question.as_ref(), hold, self.work.call.choices);
         self.starts = self.starts.saturating_add(1);
         let mut run = Running::new(id, target, tier, kind, now, watch, calling, leave);
+        if self.work.call.stream {
+            run.leave.awaits_word();
+        }
         run.sent = self.may_go_on.then(Sent::default);
         run.means = means;
         self.tries.push(run);
@@ -402,9 +405,7 @@ impl Driver {
                 .iter()
                 .any(|e| matches!(e, said::Event::Reasoning { .. }))
             {
-                if stream {
-                    run.leave.first_word(now);
-                }
+                run.leave.first_word(now);
                 self.events.push_back(Event::SignOfLife { try_: id });
             }
         }

@@ -18,14 +18,14 @@ It starts the gateway and its scripted providers itself: one that refuses what i
 once and three times the load that it can take; nothing is downloaded. Exit 1 when goodput under the threefold load is less than
 90% of that under the single one, or when the high class was not served first.")]
 pub struct Args {
-    /// Length of each of the four runs, behind its first five seconds.
+    /// Length of each of the four runs, behind its first ten seconds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
     /// Answers that the provider works on at once.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
     capacity: u32,
     /// The callers' patience.
-    #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     deadline_ms: u64,
     /// Of arrivals and requests.
     #[arg(long, default_value_t = 1)]

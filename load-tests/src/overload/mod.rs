@@ -25,15 +25,15 @@ pub use report::{Report, Run};
 
 const PLAN: &str = include_str!("../../data/overload-plan.toml");
 /// To the first token, where nobody is in the way.
-const FIRST_MS: u64 = 100;
+const FIRST_MS: u64 = 200;
 /// From one token to the next.
-const TOKEN_MS: u64 = 10;
+const TOKEN_MS: u64 = 40;
 /// Lengths of answers in tokens: very unequal, so that a long answer could be taken for a slow one.
 const LENGTHS: [u32; 5] = [4, 12, 20, 28, 36];
 /// So much the load is in the second run.
 const TIMES: f64 = 3.0;
 /// The beginning of a run, in which the limit of the target is found out; counted by itself.
-const LEAD_IN: Duration = Duration::from_secs(5);
+const LEAD_IN: Duration = Duration::from_secs(10);
 /// Requests under way at most; more were a mistake of the test.
 const MOST_AT_ONCE: usize = 2_000;
 
@@ -255,11 +255,11 @@ mod tests {
     fn the_rate_is_what_the_provider_can_do() {
         let overload = Overload {
             seed: 1,
-            capacity: 29,
+            capacity: 24,
             length: Duration::from_secs(1),
             deadline: Duration::from_secs(1),
         };
-        assert_eq!(overload.rate(), 100.0);
+        assert_eq!(overload.rate(), 25.0);
         assert_eq!(headers(2, overload.deadline)["authorization"], "Bearer sk-low");
     }
 

@@ -1,7 +1,8 @@
 //! How many tries a target takes at once: additive increase, multiplicative decrease.
 //!
-//! *What lowers it*: a refusal (429, 503, 529), a first word that did not come in time, and a first word that takes twice as
-//! long as the target's own while as many run as may. Never how long an answer takes in all: that is its length.
+//! *What lowers it*: a refusal (429, 503, 529), a first word that did not come in time, and first words that take twice as
+//! long as the target's own while as many run as may (a try that ends without a word, because its caller leaves or can wait no
+//! longer, counts with the time it had). Never how long an answer takes in all: that is its length.
 //! *By how much*: to nine tenths of what ran at a refusal, to half at a time-out, in between for slowness; where far fewer ran
 //! than might have, the limit alone comes nearer. At most once a round: a round is as many ends as tries ran when it began,
 //! and the one behind a cut says nothing, since what ends in it began before.
@@ -36,6 +37,8 @@ pub enum Felt {
     TimedOut,
     /// Its first word came after so long.
     Word(Duration),
+    /// It ended after so long without a word, whoever ended it: its caller left, or could wait no longer.
+    NoWord(Duration),
 }
 
 /// See the module.
@@ -109,7 +112,7 @@ impl Adaptive {
     pub fn felt(&mut self, felt: Felt, running: u32, now: Time) {
         // What began before the last cut was begun under another limit. Only how slow that really was can still be learned.
         if self.settling {
-            if let (Felt::Word(after), Some((_, took, _))) = (felt, &mut self.slowed)
+            if let (Felt::Word(after) | Felt::NoWord(after), Some((_, took, _))) = (felt, &mut self.slowed)
                 && let Some(quick) = self.word.quick(after)
             {
                 *took = quick.max(*took);
@@ -119,11 +122,18 @@ impl Adaptive {
         match felt {
             Felt::Refused => self.refused(running),
             Felt::TimedOut => self.cut(0.5, running),
-            Felt::Word(after) => match self.word.came(after, now) {
-                None => {}
-                Some(Ok(())) => self.slowed = None,
-                Some(Err(slow)) => self.slow(slow, running),
-            },
+            Felt::Word(after) => self.word(after, running, now),
+            // A word would have come later still. Without that, who lets everybody wait too long would look quick.
+            Felt::NoWord(after) if self.word.is_slow(after) => self.word(after, running, now),
+            Felt::NoWord(_) => {}
+        }
+    }
+
+    fn word(&mut self, after: Duration, running: u32, now: Time) {
+        match self.word.came(after, now) {
+            None => {}
+            Some(Ok(())) => self.slowed = None,
+            Some(Err(slow)) => self.slow(slow, running),
         }
     }
 

@@ -39,7 +39,7 @@ impl FirstWord {
     pub(super) fn came(&mut self, after: Duration, now: Time) -> Option<Result<(), Slow>> {
         let quick = self.quick(after)?;
         self.own(quick, now);
-        if quick <= self.own_us.saturating_mul(SLOW) || quick - self.own_us <= LEAST_US {
+        if !self.too_long(quick) {
             return Some(Ok(()));
         }
         let keep = (SLOW * self.own_us) as f64 / quick as f64;
@@ -47,6 +47,16 @@ impl FirstWord {
             us: quick,
             keep: keep.clamp(0.5, 0.9),
         }))
+    }
+
+    /// So long is longer than by itself, as far as that is known.
+    pub(super) fn is_slow(&self, after: Duration) -> bool {
+        let us = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+        self.own_us > 0 && self.too_long(us)
+    }
+
+    fn too_long(&self, us: u64) -> bool {
+        us > self.own_us.saturating_mul(SLOW) && us - self.own_us > LEAST_US
     }
 
     /// One more; the quickest quarter's time once enough were seen.

@@ -131,7 +131,7 @@ fn a_provider_that_refuses_is_asked_for_what_it_can_do() {
 fn a_provider_that_lets_wait_is_kept_busy_and_quick() {
     for capacity in [4, 16, 100] {
         let mut limit = Adaptive::new(10_000);
-        let played = play(&mut limit, capacity, Beyond::Queues, 120, capacity * 3 + 40, |_| 300 * MS);
+        let played = play(&mut limit, capacity, Beyond::Queues, 120, capacity * 3 + 40, |n| (200 + mix(n) % 200) * MS);
         let say = format!("{capacity}: {:.3}, slowest {:?}, {}", played.used, played.slowest, played.room);
         assert!(played.used > 0.9, "{say}");
         assert!(played.slowest < Duration::from_millis(800), "{say}");
@@ -193,6 +193,25 @@ fn who_is_slower_by_itself_has_its_limit_back() {
     assert_eq!(limit.room(), 32, "half as many were no quicker");
     words(&mut limit, 890, 32);
     assert_eq!(limit.room(), 32, "that is what it takes");
+}
+
+#[test]
+fn who_is_left_before_its_first_word_is_not_quick() {
+    let mut limit = Adaptive::new(32);
+    let no_words = |limit: &mut Adaptive, after: u64| {
+        for n in 0..16 {
+            limit.felt(Felt::NoWord(Duration::from_millis(after)), 32, at(n + 1));
+        }
+    };
+    no_words(&mut limit, 1_500);
+    assert_eq!(limit.room(), 32, "nobody knows what it takes by itself");
+    for n in 0..16 {
+        limit.felt(Felt::Word(Duration::from_millis(200)), 32, at(n + 20));
+    }
+    no_words(&mut limit, 290);
+    assert_eq!(limit.room(), 32, "too early to tell");
+    no_words(&mut limit, 1_500);
+    assert_eq!(limit.room(), 16);
 }
 
 #[test]
