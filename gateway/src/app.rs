@@ -14,6 +14,7 @@ use http_body::Body;
 use routing::plan::Note;
 use routing::plan::Plan;
 
+use crate::admission::Gate;
 use crate::body::Metered;
 use crate::cache::Cache;
 use crate::classify::Classifier;
@@ -64,6 +65,7 @@ struct Shared {
     bodies: Arc<ByteBudget>,
     cache: Arc<Cache>,
     tls: ArcSwapOption<Loaded>,
+    gate: Arc<Gate>,
     in_flight: Arc<AtomicU64>,
     pools: Vec<Arc<Pool>>,
     schemas: Vec<Schemas>,
@@ -80,6 +82,7 @@ impl Shared {
             states: &self.states,
             limits: &*self.limits,
             telemetry: &self.telemetry,
+            gate: &self.gate,
             now: self.clock.now(),
         }
     }
@@ -128,12 +131,14 @@ impl App {
         let states = States::default();
         let bodies = ByteBudget::new(plan.server.max_body_bytes_in_flight, process.body_bytes.clone());
         let cache = Cache::new(plan.cache.max_bytes);
+        let gate = Gate::new(&plan.admission, clock.clone(), telemetry.clone());
         let world = World {
             make: &*make,
             secrets: &secrets,
             states: &states,
             limits: &*store,
             telemetry: &telemetry,
+            gate: &gate,
             now: clock.now(),
         };
         let runtime = Runtime::new(Arc::new(plan), notes, world);
@@ -155,6 +160,7 @@ impl App {
             bodies,
             cache,
             tls: ArcSwapOption::empty(),
+            gate,
             in_flight: Arc::default(),
             pools,
             schemas: (0..cores).map(|_| Schemas::default()).collect(),
@@ -205,6 +211,7 @@ impl App {
         let _making = self.making();
         shared.bodies.set_max(plan.server.max_body_bytes_in_flight);
         shared.cache.resize(plan.cache.max_bytes);
+        shared.gate.configure(&plan.admission);
         let runtime = Runtime::new(Arc::new(plan), notes, shared.world());
         for target in runtime.targets.iter() {
             target.state.forgive();
@@ -288,6 +295,10 @@ impl App {
     /// Serves new connections with this.
     pub fn set_tls(&self, tls: Option<Loaded>) {
         self.shared.tls.store(tls.map(Arc::new));
+    }
+    /// Bounds the work in flight.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.shared.gate
     }
     /// Requests whose body has not ended.
     pub fn in_flight(&self) -> &Arc<AtomicU64> {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use metrics::Gauge;
 use smallvec::SmallVec;
 
+use crate::admission::Permit;
+
 /// All leases of one request. They move from the steps into the body.
 #[derive(Default)]
 pub struct Leases(SmallVec<[Lease; 4]>);
@@ -16,6 +18,8 @@ pub enum Lease {
     Bytes(Bytes),
     /// A place among the requests in flight.
     Place(Place),
+    /// Its part of the work that may be in flight.
+    Admitted(Permit),
     /// A permit, limit or reservation of a step that came later; its own drop gives it back.
     Other(Box<dyn Send + Sync>),
 }
@@ -24,6 +28,12 @@ impl Leases {
     /// Holds another one.
     pub fn hold(&mut self, lease: Lease) {
         self.0.push(lease);
+    }
+}
+
+impl Extend<Lease> for Leases {
+    fn extend<I: IntoIterator<Item = Lease>>(&mut self, leases: I) {
+        self.0.extend(leases);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The gateway: HTTP, steps, providers, telemetry, admin, command line. The binary is called weir.
 
 pub mod admin;
+pub mod admission;
 pub mod app;
 pub mod body;
 pub mod cache;

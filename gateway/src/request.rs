@@ -25,7 +25,7 @@ use crate::runtime::Runtime;
 use crate::server::linger;
 use crate::steps::decode::Incoming;
 use crate::steps::intake::Endpoint;
-use crate::steps::{auth, cache, deadline, decide, decode, intake, models, reserve, resolve};
+use crate::steps::{admission, auth, cache, deadline, decide, decode, intake, models, reserve, resolve};
 use crate::telemetry::record::Record;
 
 /// Answers one HTTP request, whatever happens: an error becomes a response here and nowhere else, and a bug is one
@@ -196,23 +196,49 @@ async fn answer(
         ledger.reservation = Some(taken.map_err(|over| note::over(ledger, &over))?);
     }
 
-    // 10 decide: who is asked first; the encoder runs only if it can change that.
+    // 9 admission: a part of the work in flight; who waits for it does so by class, or is turned away at once.
+    ledger.step("admission");
+    let asking = admission::Asking {
+        gate: app.gate(),
+        clock,
+        plan,
+        targets: &rt.targets,
+        policy: &policy,
+        class: principal.class(plan),
+        stream: facts.stream,
+        deadline: deadline.commit,
+    };
+    let mut turn = admission::enter(asking, || reserve::tokens(rt, &policy, &facts)).await?;
+
+    // 10 decide: who is asked first; the encoder runs only if it can change that. Where all that it wants are taken, admission
+    // waits for a place at one of them, and it is decided anew.
     ledger.step("decide");
     let classifier = app.classifier();
-    let signals = rt.signals(clock.now(), classifier.predicted_us(), facts.prompt_tokens);
-    let question = decide::Asked {
-        plan,
-        policy: &policy,
-        signals: &signals,
-        deadline: deadline.commit,
-        seed: rand::random(),
-        looking: Looking { call: &call },
+    let seed = rand::random();
+    let (signals, decision) = loop {
+        let mut signals = rt.signals(clock.now(), classifier.predicted_us(), facts.prompt_tokens);
+        turn.show(&mut signals);
+        let question = decide::Asked {
+            plan,
+            policy: &policy,
+            signals: &signals,
+            deadline: deadline.commit,
+            seed,
+            looking: Looking { call: &call },
+        };
+        let decided = decide::decide(question, &mut facts, &classifier, clock, &mut Silent).await;
+        ledger.waited.classify += decided.classified;
+        ledger.record.heads.extend(decided.heads);
+        note::facts(&mut ledger.record, facts.clone());
+        let decision = decided.decision?;
+        let seated = turn.seated(&decision).await;
+        ledger.waited.queue = turn.waited;
+        if seated? {
+            break (signals, decision);
+        }
     };
-    let decided = decide::decide(question, &mut facts, &classifier, clock, &mut Silent).await;
-    ledger.waited.classify = decided.classified;
-    ledger.record.heads = decided.heads;
-    note::facts(&mut ledger.record, facts.clone());
-    let decision = decided.decision?;
+    let (permit, seat) = turn.holds();
+    ledger.leases.extend(permit.map(Lease::Admitted));
     note::decision(&mut ledger.record, plan, &decision, &signals);
     let debug = asked
         .debug
@@ -237,6 +263,7 @@ async fn answer(
         reservation: ledger.reservation.clone(),
         seed: decision.seed,
         question,
+        seat,
         signals,
         decision,
         facts: Arc::new(facts),

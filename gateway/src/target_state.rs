@@ -2,10 +2,11 @@
 //! times per try: atomics, and a lock of some nanoseconds around the breaker.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use routing::admission::{Adaptive, Felt};
 use routing::balance;
 use routing::breaker::{Breaker, Change, Pass, Sign, View, Why as Reason};
 use routing::latency::Latencies;
@@ -17,8 +18,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Default)]
 pub struct TargetState {
     in_flight: AtomicU32,
-    /// Tries at once; 0: as many as come.
-    most: AtomicU32,
+    /// Tries at once, as [`Adaptive`] has it now; 0: as many as come.
+    room: AtomicU32,
+    /// All of them ran, since the last one ended.
+    reached: AtomicBool,
+    /// Requests that wait for one of its places: who comes meanwhile waits behind them.
+    wanted: AtomicU32,
+    /// Who is told when a place is free.
+    told: OnceLock<Arc<dyn Freed>>,
     /// Peak EWMA in microseconds; 0 while unknown.
     latency_us: AtomicU64,
     /// Whole answers, streams: when a try is slow for this target.
@@ -44,11 +51,21 @@ pub struct TargetState {
     opened: [AtomicU64; Reason::ALL.len()],
 }
 
-/// The breaker with its settings: locked for some nanoseconds, three times a try.
+/// The breaker with its settings, and what the target takes at once: locked for some nanoseconds, a few times a try.
 #[derive(Debug, Default)]
 struct Guarded {
     config: routing::plan::Breaker,
     breaker: Breaker,
+    /// `None`: as many as come (a model in this process keeps to its own number).
+    adaptive: Option<Adaptive>,
+}
+
+/// Hears of places that become free.
+pub trait Freed: Send + Sync + std::fmt::Debug {
+    /// A target that somebody waits for has a place, or is known to have none for a while.
+    fn freed(&self, now: Time);
+    /// Now: a place may be given back where nobody knows the time.
+    fn now(&self) -> Time;
 }
 
 /// What an operator wants of a target. Kept over reloads, until another word or the end of the process.
@@ -92,18 +109,55 @@ pub enum Shut {
     Breaker(Time),
 }
 
+/// A place at a target, taken before the try that will have it. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Seat {
+    state: Arc<TargetState>,
+    since: Time,
+    /// A try was made in it.
+    used: bool,
+    /// A first word is awaited in it.
+    silent: bool,
+}
+
+impl Seat {
+    /// It is a place at that target.
+    pub fn is_at(&self, state: &Arc<TargetState>) -> bool {
+        Arc::ptr_eq(&self.state, state)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.state.given_back(self);
+    }
+}
+
 /// What a try holds of its target: a permit, and its pass through the breaker. Dropping it gives both back.
 #[derive(Debug)]
 pub struct Leave {
-    state: Arc<TargetState>,
     pass: Pass,
-    since: Time,
+    seat: Seat,
 }
 
 impl Leave {
     /// What the try says of its target.
     pub fn told(&mut self, sign: Sign, now: Time) -> Option<Change> {
-        self.state.told(&mut self.pass, sign, now)
+        self.seat.state.told(&mut self.pass, sign, now)
+    }
+    /// What it made felt of how much the target can take.
+    pub fn felt(&self, felt: Felt, now: Time) {
+        self.seat.state.felt(felt, now);
+    }
+    /// It is a stream: how long its first word takes says how much stands in its way.
+    pub fn awaits_word(&mut self) {
+        self.seat.silent = true;
+    }
+    /// The first word, content or a thought. Only the first call counts.
+    pub fn first_word(&mut self, now: Time) {
+        if std::mem::take(&mut self.seat.silent) {
+            self.felt(Felt::Word(now.since(self.seat.since)), now);
+        }
     }
     /// This try is one of the breaker's probes.
     pub fn is_probe(&self) -> bool {
@@ -113,16 +167,31 @@ impl Leave {
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        self.state.told(&mut self.pass, Sign::Nothing, self.since);
-        self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let since = self.seat.since;
+        self.seat.state.told(&mut self.pass, Sign::Nothing, since);
     }
 }
 
 impl TargetState {
-    /// Takes over what a plan says: the breaker's settings, and how many tries there may be at once.
+    /// Takes over what a plan says: the breaker's settings, and how many tries there may be at once at most.
     pub fn configure(&self, breaker: &routing::plan::Breaker, most: Option<u32>) {
-        self.most.store(most.unwrap_or(0), Ordering::Relaxed);
-        self.lock().config = breaker.clone();
+        let mut guarded = self.lock();
+        guarded.config = breaker.clone();
+        match (&mut guarded.adaptive, most) {
+            (Some(adaptive), Some(most)) => adaptive.set_ceiling(most),
+            (adaptive, most) => *adaptive = most.map(Adaptive::new),
+        }
+        self.publish(&guarded);
+    }
+
+    /// From now on somebody is told when a place is free that is waited for.
+    pub fn tells(&self, whom: &dyn Fn() -> Arc<dyn Freed>) {
+        self.told.get_or_init(whom);
+    }
+
+    fn publish(&self, guarded: &Guarded) {
+        let room = guarded.adaptive.as_ref().map_or(0, Adaptive::room);
+        self.room.store(room, Ordering::Relaxed);
     }
 
     /// Steps `permit` and `breaker`: lets a try in, until what it gets is dropped. Neither waits.
@@ -130,30 +199,117 @@ impl TargetState {
     /// # Errors
     /// Why not.
     pub fn begin(self: &Arc<Self>, now: Time) -> Result<Leave, Shut> {
-        let most = self.most.load(Ordering::Relaxed);
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= most && most > 0 {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            return Err(Shut::Full);
-        }
+        let seat = self.claim(now).ok_or(Shut::Full)?;
+        self.begin_in(seat, now)
+    }
+
+    /// Lets a try in that has its place already.
+    ///
+    /// # Errors
+    /// The breaker's word; the place is given back.
+    pub fn begin_in(&self, mut seat: Seat, now: Time) -> Result<Leave, Shut> {
         let entered = {
             let mut guarded = self.lock();
-            let Guarded { config, breaker } = &mut *guarded;
+            let Guarded { config, breaker, .. } = &mut *guarded;
             let entered = breaker.enter(config, now);
             self.stirred
                 .store(!breaker.is_quiet(config, now), Ordering::Relaxed);
             entered
         };
         match entered {
-            Ok(pass) => Ok(Leave {
-                state: Arc::clone(self),
-                pass,
-                since: now,
-            }),
-            Err(until) => {
-                self.in_flight.fetch_sub(1, Ordering::Relaxed);
-                Err(Shut::Breaker(until))
+            Ok(pass) => {
+                (seat.since, seat.used) = (now, true);
+                Ok(Leave { pass, seat })
             }
+            Err(until) => Err(Shut::Breaker(until)),
         }
+    }
+
+    /// A place, if there is one.
+    pub fn claim(self: &Arc<Self>, now: Time) -> Option<Seat> {
+        let room = self.room.load(Ordering::Relaxed);
+        let one_more = |running: u32| (room == 0 || running < room).then_some(running + 1);
+        // In one order with `wanted`: who gives a place back sees who has begun to wait, or who waits sees the place.
+        let took = self
+            .in_flight
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
+        if room > 0 && took.map_or(true, |before| before + 1 >= room) {
+            self.reached.store(true, Ordering::Relaxed);
+        }
+        took.ok()?;
+        Some(Seat {
+            state: Arc::clone(self),
+            since: now,
+            used: false,
+            silent: false,
+        })
+    }
+
+    /// A place for somebody who has just come: none while others wait for it.
+    pub fn sit(self: &Arc<Self>, now: Time) -> Option<Seat> {
+        if self.wanted.load(Ordering::SeqCst) > 0 {
+            return None;
+        }
+        self.claim(now)
+    }
+
+    fn given_back(&self, seat: &Seat) {
+        let since = seat.since;
+        let whom = self.told.get();
+        let now = whom.map_or(since, |whom| whom.now());
+        let running = self.in_flight.load(Ordering::Relaxed);
+        if seat.used && self.room.load(Ordering::Relaxed) > 0 {
+            let mut guarded = self.lock();
+            if let Some(adaptive) = &mut guarded.adaptive {
+                let reached = self.reached.swap(false, Ordering::Relaxed);
+                if seat.silent {
+                    adaptive.felt(Felt::NoWord(now.since(since)), running, now);
+                }
+                adaptive.ended(running, now.since(since), reached);
+            }
+            self.publish(&guarded);
+        }
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.tell_free(now);
+    }
+
+    fn tell_free(&self, now: Time) {
+        if self.wanted.load(Ordering::SeqCst) > 0
+            && let Some(whom) = self.told.get()
+        {
+            whom.freed(now);
+        }
+    }
+
+    /// Somebody waits for one of its places.
+    pub fn want(&self) {
+        self.wanted.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// ... and does so no more.
+    pub fn unwant(&self) {
+        self.wanted.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn felt(&self, felt: Felt, now: Time) {
+        if self.room.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut guarded = self.lock();
+        if let Some(adaptive) = &mut guarded.adaptive {
+            adaptive.felt(felt, self.in_flight.load(Ordering::Relaxed), now);
+        }
+        self.publish(&guarded);
+    }
+
+    /// Tries at once, as learned so far; `None`: as many as come.
+    pub fn limit(&self) -> Option<u32> {
+        Some(self.room.load(Ordering::Relaxed)).filter(|room| *room > 0)
+    }
+
+    /// From the end of one try to the next, while as many run as may; `None` while unknown.
+    pub fn turn(&self) -> Option<Duration> {
+        self.lock().adaptive.as_ref()?.turn()
     }
 
     fn told(&self, pass: &mut Pass, sign: Sign, now: Time) -> Option<Change> {
@@ -161,7 +317,7 @@ impl TargetState {
             self.limited.store(0, Ordering::Relaxed);
         }
         let mut guarded = self.lock();
-        let Guarded { config, breaker } = &mut *guarded;
+        let Guarded { config, breaker, .. } = &mut *guarded;
         let change = breaker.told(config, pass, sign, now)?;
         self.stirred
             .store(!breaker.is_quiet(config, now), Ordering::Relaxed);
@@ -247,15 +403,20 @@ impl TargetState {
         }
     }
 
-    /// What an operator wants of it. [`Wish::On`] also says that it is mended: what it was switched off for, its hold and
-    /// its breaker are forgotten.
+    /// What an operator wants of it. [`Wish::On`] also says that it is mended: what it was switched off for, its hold, its
+    /// breaker and its limit are forgotten.
     pub fn wish(&self, wish: Wish) {
         self.wish.store(wish as u8, Ordering::Relaxed);
         if wish == Wish::On {
             self.off.store(None);
             self.held.store(0, Ordering::Relaxed);
             self.limited.store(0, Ordering::Relaxed);
-            self.lock().breaker.forgive();
+            let mut guarded = self.lock();
+            guarded.breaker.forgive();
+            if let Some(adaptive) = &mut guarded.adaptive {
+                adaptive.forgive();
+            }
+            self.publish(&guarded);
             self.stirred.store(false, Ordering::Relaxed);
         }
     }
@@ -297,13 +458,14 @@ impl TargetState {
 
     /// What a decision sees. `ability` is the measured one, if there is one; local targets add their queue's figures.
     pub fn signal(&self, now: Time, ability: Option<Ability>) -> TargetSignal {
-        let most = self.most.load(Ordering::Relaxed);
+        let room = self.room.load(Ordering::Relaxed);
         let in_flight = self.in_flight();
+        let full = room > 0 && (in_flight >= room || self.wanted.load(Ordering::Relaxed) > 0);
         let usable = match self.usable(now) {
             Usable::Yes if self.wished() == Wish::Drain => Usable::Off {
                 why: "drained by an operator".into(),
             },
-            Usable::Yes if most > 0 && in_flight >= most => Usable::Full { until: None },
+            Usable::Yes if full => Usable::Full { until: None },
             usable => usable,
         };
         let latency_us = self.latency_us.load(Ordering::Relaxed);

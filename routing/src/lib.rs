@@ -3,6 +3,7 @@
 //! Nothing in this crate does I/O: no clock, no files, no network, no randomness that is not handed in. The same code
 //! serves production, `weir explain`, replay, tuning and simulation, so what is explained is what was done.
 
+pub mod admission;
 pub mod balance;
 pub mod breaker;
 pub mod budget;

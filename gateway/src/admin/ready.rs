@@ -43,6 +43,9 @@ pub struct Target {
     pub why: Option<Arc<str>>,
     /// As a decision sees it.
     pub signal: TargetSignal,
+    /// Tries at once that it takes, as learned so far; absent for models in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
     /// Its breaker.
     pub breaker: routing::breaker::View,
     /// What an operator said: `on`, `drain`, `off`.
@@ -74,6 +77,7 @@ pub fn readiness(app: &App, locals: &Locals) -> Readiness {
                 state,
                 why,
                 signal,
+                limit: target.state.limit(),
                 breaker: target.state.breaker(now),
                 wish: target.state.wished(),
             }

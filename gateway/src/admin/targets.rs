@@ -38,7 +38,7 @@ pub fn wish(app: &App, name: &str, wish: Wish) -> bool {
     true
 }
 
-/// Brings the gauges of breakers, routes and budget up to date.
+/// Brings the gauges of breakers, limits, routes, admission and budget up to date.
 pub fn report(app: &App) {
     let (rt, now, telemetry) = (app.runtime(), app.clock().now(), app.telemetry());
     for (config, target) in rt.plan.targets.iter().zip(rt.targets.iter()) {
@@ -48,11 +48,17 @@ pub fn report(app: &App) {
             _ => 0.0,
         };
         telemetry.gauge(Name::Breaker, &[&config.name]).set(state);
+        if let Some(limit) = target.state.limit() {
+            telemetry
+                .gauge(Name::TargetLimit, &[&config.name])
+                .set(f64::from(limit));
+        }
         for (why, n) in target.state.openings() {
             let opened = telemetry.counter(Name::BreakerOpened, &[&config.name, why.as_str()]);
             opened.absolute(n);
         }
     }
+    app.gate().report();
     let signals = rt.signals(now, None, 0);
     let usable = |at: usize| signals.targets.get(at).is_some_and(|s| s.usable == Usable::Yes);
     for route in &rt.plan.routes {

@@ -1,10 +1,11 @@
 //! May this try start? Steps 12 and 13, and the budget for repeats. Tried, never waited for; what a try takes of its
 //! target comes back when its [`Leave`] is dropped.
 
+use routing::admission::Felt;
 use routing::breaker::{Change, Opened};
 use routing::cascade::{Refusal, StartKind};
 use routing::ids::TargetId;
-use routing::outcome::Outcome;
+use routing::outcome::{Outcome, TargetFault};
 use routing::signals::Usable;
 use routing::units::Time;
 
@@ -12,7 +13,7 @@ use super::{Work, expect};
 use crate::limits::{Cover, Estimate, Granted};
 use crate::providers::Client;
 use crate::providers::failure::{AttemptError, Fault};
-use crate::target_state::{Leave, Shut};
+use crate::target_state::{Leave, Seat, Shut};
 
 pub use routing::breaker::Sign;
 
@@ -39,10 +40,12 @@ impl Means {
 pub type No = (Refusal, Option<Time>);
 
 /// The way to a target and leave to go it, or who is against it by now, though nobody was when the decision was made.
+/// `seat`: a place that step 9 took for the request; of no use at another target.
 pub fn admit(
     work: &Work,
     target: TargetId,
     kind: StartKind,
+    seat: Option<Seat>,
     now: Time,
 ) -> Result<(Client, Leave, Means), No> {
     let to = work.targets.get(target.index()).ok_or((Refusal::Off, None))?;
@@ -56,7 +59,11 @@ pub fn admit(
     }
     // 12 permit: the target's concurrency; none free means elsewhere.
     // 13 breaker: may it be called, and is this a probe.
-    let leave = to.state.begin(now).map_err(|shut| match shut {
+    let leave = match seat.filter(|seat| seat.is_at(&to.state)) {
+        Some(seat) => to.state.begin_in(seat, now),
+        None => to.state.begin(now),
+    };
+    let leave = leave.map_err(|shut| match shut {
         Shut::Full => (Refusal::Permit, None),
         Shut::Breaker(until) => (Refusal::Breaker, Some(until)),
     })?;
@@ -125,6 +132,15 @@ pub fn sign_of(outcome: Outcome, error: Option<&AttemptError>) -> Sign {
     match error.map(AttemptError::fault) {
         Some(Fault::QueueFull | Fault::NotReady | Fault::Expired) => Sign::Nothing,
         _ => Sign::of(outcome),
+    }
+}
+
+/// What the end of a try says of how much its target can take. How long an answer took is not among it.
+pub fn felt_of(outcome: Outcome) -> Option<Felt> {
+    match outcome {
+        Outcome::TargetFault(TargetFault::RateLimited | TargetFault::Overloaded) => Some(Felt::Refused),
+        Outcome::TargetFault(TargetFault::FirstTokenTimeout) => Some(Felt::TimedOut),
+        _ => None,
     }
 }
 

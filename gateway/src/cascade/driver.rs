@@ -278,6 +278,7 @@ impl Driver {
                     let attempt = self.work.plan.target(run.target).timeouts.attempt;
                     match why {
                         CancelWhy::Clock(outcome) => {
+                            feel(&run, outcome, now);
                             tell(&self.work, &mut run, attempt::sign_of(outcome, None), now);
                         }
                         // Its own clock had run out before; it was only waited for because nobody else was left.
@@ -328,7 +329,8 @@ impl Driver {
         judge: bool,
         now: Time,
     ) {
-        let (client, leave, means) = match attempt::admit(&self.work, target, kind, now) {
+        let seat = self.work.seat.take();
+        let (client, leave, means) = match attempt::admit(&self.work, target, kind, seat, now) {
             Ok(admitted) => admitted,
             Err((why, until)) => {
                 self.events.push_back(Event::Refused { try_: id, why, until });
@@ -345,6 +347,9 @@ impl Driver {
         let watch = Watch::new(checks, self.work.question.as_ref(), hold, self.work.call.choices);
         self.starts = self.starts.saturating_add(1);
         let mut run = Running::new(id, target, tier, kind, now, watch, calling, leave);
+        if self.work.call.stream {
+            run.leave.awaits_word();
+        }
         run.sent = self.may_go_on.then(Sent::default);
         run.means = means;
         self.tries.push(run);
@@ -407,6 +412,7 @@ impl Driver {
                 run.first_content = Some(now);
                 if stream {
                     self.events.push_back(Event::FirstContent { try_: id });
+                    run.leave.first_word(now);
                     let latency = now.since(run.began);
                     if let Some(to) = self.work.targets.get(run.target.index()) {
                         to.state.observe(stream, latency, now);
@@ -418,6 +424,7 @@ impl Driver {
                 .iter()
                 .any(|e| matches!(e, said::Event::Reasoning { .. }))
             {
+                run.leave.first_word(now);
                 self.events.push_back(Event::SignOfLife { try_: id });
             }
         }
@@ -514,6 +521,7 @@ impl Driver {
         let Some(mut run) = self.take(id) else { return };
         let end = error.graded();
         let may_repeat = !error.asks_no_repeat() && self.work.budgets.repeats.covers(now);
+        feel(&run, end.outcome, now);
         tell(
             &self.work,
             &mut run,
@@ -1008,6 +1016,13 @@ fn silent_at(work: &Work, run: &Running) -> Time {
 fn tell(work: &Work, run: &mut Running, sign: Sign, now: Time) {
     if let Some(change) = run.leave.told(sign, now) {
         attempt::tell(work, run.target, change, now);
+    }
+}
+
+/// What a try says of how much its target takes at once.
+fn feel(run: &Running, outcome: Outcome, now: Time) {
+    if let Some(felt) = attempt::felt_of(outcome) {
+        run.leave.felt(felt, now);
     }
 }
 

@@ -44,7 +44,7 @@ use crate::error::{Error, Kind};
 use crate::limits::{Meter, Reservation};
 use crate::providers::Client;
 use crate::providers::pool::Pool;
-use crate::target_state::TargetState;
+use crate::target_state::{Seat, TargetState};
 use routing::budget::Budgets;
 
 /// A target as the cascade needs it.
@@ -75,6 +75,8 @@ pub struct Work {
     pub budgets: Arc<Budgets>,
     /// What the request holds of the limits that cover it; absent where there are none.
     pub reservation: Option<Arc<Reservation>>,
+    /// A place at the target that is to be asked first, where step 9 took one.
+    pub seat: Option<Seat>,
     /// What the decision saw.
     pub signals: Signals,
     /// The decision.

@@ -123,6 +123,7 @@ impl World {
             targets: Arc::clone(&self.targets),
             budgets: Arc::clone(&self.budgets),
             reservation: None,
+            seat: None,
             signals,
             decision,
             facts: Arc::new(facts),

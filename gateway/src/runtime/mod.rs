@@ -15,6 +15,7 @@ use routing::signals::{Ability, Signals, TargetSignal, Usable};
 use routing::units::Time;
 
 use self::secrets::{Secrets, Seen};
+use crate::admission::{AtTargets, Gate};
 use crate::cascade;
 use crate::limits::{Limiters, Store};
 use crate::providers::Client;
@@ -182,6 +183,8 @@ pub struct World<'a> {
     pub limits: &'a dyn Store,
     /// Metrics.
     pub telemetry: &'a Telemetry,
+    /// Hears of targets that have room again.
+    pub gate: &'a Arc<Gate>,
     /// Now.
     pub now: Time,
 }
@@ -209,8 +212,9 @@ impl Runtime {
             let state = world.states.of(&plan, index);
             if let Some(target) = plan.targets.get(index) {
                 // The engine of a local model keeps to its own number of sequences.
-                let most = target.limits.concurrency.filter(|_| !target.is_local());
-                state.configure(&plan.breaker, most);
+                let most = target.limits.concurrency.unwrap_or(plan.admission.max_in_flight);
+                state.configure(&plan.breaker, (!target.is_local()).then_some(most));
+                state.tells(&|| Arc::new(AtTargets(Arc::clone(world.gate))));
             }
             targets.push(cascade::Target {
                 client: made.client,

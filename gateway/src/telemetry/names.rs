@@ -68,6 +68,11 @@ metrics_table! {
     CacheBytes = "weir_cache_bytes", Shape::Gauge, ["store"], "Weight of the answers that are kept: exact (by question), named (by idempotency-key).";
     CacheEntries = "weir_cache_entries", Shape::Gauge, ["store"], "Answers that are kept.";
     Flights = "weir_flights", Shape::Gauge, [], "Calls that run and can be joined by who asks the same.";
+    AdmissionInFlight = "weir_admission_in_flight", Shape::Gauge, [], "Requests that were admitted and whose body has not ended.";
+    AdmissionQueued = "weir_admission_queued", Shape::Gauge, ["class"], "Requests that wait to be admitted, by class.";
+    AdmissionWaited = "weir_admission_waited_seconds", Shape::Histogram(LONG), ["class"], "How long those who had to wait and were then admitted have waited.";
+    AdmissionShed = "weir_admission_shed_total", Shape::Counter, ["reason", "class"], "Requests turned away: queue_full, wait (it would have been in vain), waited (its time was up), pushed_out (by a higher class).";
+    TargetLimit = "weir_target_limit", Shape::Gauge, ["target"], "Tries at once that the target takes, as learned from its refusals and its first words; at most its limits.concurrency.";
     Hedges = "weir_hedges_total", Shape::Counter, ["target", "result"], "Second tries beside a slow one, by the slow one's rival and what came of it: won (its answer was taken), lost.";
     HedgeBudget = "weir_hedge_budget_left", Shape::Gauge, [], "Hedges that their budget covers now.";
     Breaker = "weir_breaker_state", Shape::Gauge, ["target"], "The target's breaker: 0 closed, 1 probing, 2 open.";

@@ -7,6 +7,7 @@ mod faults;
 mod ladder;
 mod load;
 mod outage;
+mod overload;
 mod overshoot;
 mod proof;
 mod provider;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Looks at the gateway from outside: fake provider, load, soak, hostile input, faults, chaos, outage, ladder, routing proof, demo.
+/// Looks at the gateway from outside: fake provider, load, soak, hostile input, faults, chaos, outage, overload, ladder, routing proof, demo.
 #[derive(Debug, Parser)]
 #[command(name = "load-tests", version, max_term_width = 110)]
 struct Cli {
@@ -35,6 +36,7 @@ enum Command {
     Faults(faults::Args),
     Chaos(chaos::Args),
     Outage(outage::Args),
+    Overload(overload::Args),
     Ladder(ladder::Args),
     Overshoot(overshoot::Args),
     RoutingProof(proof::Args),
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
             Command::Faults(a) => faults::run(a).await,
             Command::Chaos(a) => chaos::run(a).await,
             Command::Outage(a) => outage::run(a).await,
+            Command::Overload(a) => overload::run(a).await,
             Command::Ladder(a) => ladder::run(a).await,
             Command::Overshoot(a) => overshoot::run(a).await,
             Command::RoutingProof(a) => proof::run(a).await,

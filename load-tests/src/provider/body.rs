@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
+use super::capacity::Place;
 use super::log::{Ended, Log};
 use super::reply::Piece;
 
@@ -23,6 +24,8 @@ pub struct Watch {
     log: Log,
     id: u64,
     ended: Ended,
+    /// Of what the provider can do at once.
+    place: Option<Place>,
 }
 
 impl Watch {
@@ -32,7 +35,13 @@ impl Watch {
             log,
             id,
             ended: Ended::ClientLeft,
+            place: None,
         }
+    }
+
+    /// Until the end of the answer it takes up this place.
+    pub fn occupies(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     /// The entry's id.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
+use super::capacity::Places;
 use super::log::{Entry, Log};
 use super::rule::{Rule, Rules};
 use super::script::Script;
@@ -54,6 +55,7 @@ pub enum State {
 pub(super) struct Shared {
     pub(super) script: RwLock<Arc<Script>>,
     pub(super) rules: Mutex<Rules>,
+    pub(super) places: RwLock<Option<Places>>,
     pub(super) log: Log,
     pub(super) state: watch::Sender<State>,
     pub(super) stop: watch::Sender<bool>,
@@ -66,8 +68,13 @@ impl Shared {
     }
 
     pub(super) fn set_script(&self, script: Script) {
+        *self.places.write().unwrap_or_else(PoisonError::into_inner) = script.capacity.map(Places::new);
         *self.script.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(script);
         self.rules().restart();
+    }
+
+    pub(super) fn places(&self) -> Option<Places> {
+        self.places.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn rules(&self) -> MutexGuard<'_, Rules> {
@@ -104,6 +111,7 @@ impl Provider {
         };
         let shared = Arc::new(Shared {
             log: Log::new(script.log_capacity),
+            places: RwLock::new(script.capacity.map(Places::new)),
             script: RwLock::new(Arc::new(script)),
             rules: Mutex::default(),
             state: watch::Sender::new(State::Up),

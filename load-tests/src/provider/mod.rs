@@ -17,6 +17,7 @@ mod admin;
 mod anthropic;
 mod behaviour;
 mod body;
+mod capacity;
 mod connection;
 mod directive;
 mod embeddings;
@@ -38,6 +39,7 @@ mod wire;
 mod words;
 
 pub use behaviour::{Behaviour, Ending, ErrorBody, ToolCall, UsageScript};
+pub use capacity::{Beyond, Capacity};
 pub use fault::Fault;
 pub use go_on::GoOn;
 pub use handle::{Options, Provider, State};

@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::behaviour::Behaviour;
+use super::capacity::Capacity;
 use super::directive::directive;
 use super::fault::Fault;
 use super::rule::{Rule, Rules};
@@ -30,6 +31,8 @@ pub struct Script {
     pub log_bodies: bool,
     /// Entries kept in the log; the oldest go first.
     pub log_capacity: usize,
+    /// What it can do at once; absent: everything.
+    pub capacity: Option<Capacity>,
     /// What holds for every model unless its entry says otherwise.
     pub default: Behaviour,
     /// Known models. A model that is not listed is answered with `default`, unless `strict`.
@@ -50,6 +53,7 @@ impl Default for Script {
             max_body_bytes: None,
             log_bodies: false,
             log_capacity: 100_000,
+            capacity: None,
             default: Behaviour::default(),
             models: Vec::new(),
             strict: false,

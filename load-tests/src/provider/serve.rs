@@ -141,7 +141,7 @@ async fn generate(
     script: &Script,
     api: Api,
     body: &[u8],
-    watch: Watch,
+    mut watch: Watch,
     control: &WireControl,
 ) -> Response<ReplyBody> {
     let anthropic = api == Api::Messages;
@@ -167,6 +167,15 @@ async fn generate(
     if b.hang == Some(true) {
         // Until the client goes.
         std::future::pending::<()>().await;
+    }
+    if let Some(places) = shared.places() {
+        match places.take().await {
+            Some(place) => watch.occupies(place),
+            None => {
+                let why = "Too many requests at once: this provider does no more than it can.";
+                return respond::refusal(watch, 429, why, anthropic);
+            }
+        }
     }
     pause(b.headers_ms).await;
     let answer = match prepare(script, &ask, &b, watch.id()) {

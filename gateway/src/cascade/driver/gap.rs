@@ -101,7 +101,7 @@ impl Driver {
             let (why, until) = (Refusal::Off, None);
             return self.events.push_back(Event::Refused { try_: id, why, until });
         };
-        let (client, leave, means) = match attempt::admit(&self.work, target, kind, now) {
+        let (client, leave, means) = match attempt::admit(&self.work, target, kind, None, now) {
             Ok(admitted) => admitted,
             Err((why, until)) => {
                 return self.events.push_back(Event::Refused { try_: id, why, until });

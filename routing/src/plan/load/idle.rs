@@ -16,26 +16,12 @@ enum When {
     Set,
     /// Its value switches something on: not `false`, 0 or empty.
     On,
-    /// It is, or holds, this word.
-    Says(&'static str),
 }
 
 /// A path (`*` stands for a name or an index), when it matters, how loudly, and what is missing.
 type Row = (&'static str, When, Weight, &'static str);
 
 const TABLE: &[Row] = &[
-    (
-        "keys.*.class",
-        When::Says("high"),
-        Weight::Plain,
-        "priorities have no effect yet: everybody is served in turn",
-    ),
-    (
-        "keys.*.class",
-        When::Says("low"),
-        Weight::Plain,
-        "priorities have no effect yet: everybody is served in turn",
-    ),
     (
         "routes.*.cache.semantic.enabled",
         When::On,
@@ -47,12 +33,6 @@ const TABLE: &[Row] = &[
         When::Set,
         Weight::Loud,
         "no classifier sees personal data yet: a rule that denies or keeps requests on this machine is taken to hold, every other one never matches",
-    ),
-    (
-        "admission",
-        When::Set,
-        Weight::Plain,
-        "admission is not bounded yet, except by max_connections and the queues of local models",
     ),
     (
         "telemetry.otlp_endpoint",
@@ -120,7 +100,6 @@ impl Walk<'_, '_> {
         let on = match when {
             When::Set => true,
             When::On => is_on(value),
-            When::Says(word) => says(value, word),
         };
         if on {
             self.source.note(&at, *weight, *text);
@@ -139,14 +118,6 @@ fn is_on(value: &DeValue<'_>) -> bool {
     }
 }
 
-fn says(value: &DeValue<'_>, word: &str) -> bool {
-    match value {
-        DeValue::String(s) => s == word,
-        DeValue::Array(items) => items.iter().any(|item| says(item.get_ref(), word)),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Source, TABLE, note};
@@ -154,9 +125,6 @@ mod tests {
 
     /// A plan in which every row has something to say: a row with a slip in its path would be silent.
     const EVERYTHING: &str = r#"
-        keys = [{ name = "a", class = "high" }, { class = "low" }]
-        cache = {}
-        admission = {}
         telemetry.otlp_endpoint = "http://127.0.0.1:4318"
         rules = [{ when = { pii = true } }]
         [targets.r]
@@ -184,7 +152,6 @@ mod tests {
     fn what_is_switched_off_or_local_is_no_matter() {
         let off = r#"
             telemetry.otlp_endpoint = ""
-            keys = [{ class = "normal" }]
             targets.l = { provider = "local", limits = { concurrency = 1, queue = 1 } }
             routes.a = { degrade = ["weaker"], cache = { exact_ttl_s = 0, sampled = false, semantic = { enabled = false } } }
         "#;
