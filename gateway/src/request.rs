@@ -204,7 +204,7 @@ async fn answer(
         plan,
         targets: &rt.targets,
         policy: &policy,
-        class: principal.class(plan),
+        class: principal.class,
         stream: facts.stream,
         deadline: deadline.commit,
     };

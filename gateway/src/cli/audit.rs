@@ -25,9 +25,9 @@ fn verify(at: &Path, json: bool) -> Exit {
     match report {
         Ok(report) => {
             if json {
-                println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
+                out!("{}", serde_json::to_string_pretty(&report).unwrap_or_default());
             } else {
-                println!("{report}");
+                out!("{report}");
             }
             if report.whole { Exit::Fine } else { Exit::Finding }
         }

@@ -75,7 +75,7 @@ pub fn run(args: &Check) -> Exit {
                 return exit;
             }
             let plan = &compiled.plan;
-            println!(
+            out!(
                 "{}: fine. Plan {}: {} targets, {} routes, {} rules.",
                 origin.say(),
                 plan.fingerprint,
@@ -84,22 +84,22 @@ pub fn run(args: &Check) -> Exit {
                 plan.rules.len()
             );
             for note in &compiled.notes {
-                println!("note: {note}");
+                out!("note: {note}");
             }
-            println!("\nMemory at worst, beside models and the program itself:");
+            out!("\nMemory at worst, beside models and the program itself:");
             for (what, bytes) in &worst {
-                println!("  {what:<24} {:>10}", human_bytes(*bytes));
+                out!("  {what:<24} {:>10}", human_bytes(*bytes));
             }
             let sum = worst
                 .iter()
                 .map(|(_, bytes)| bytes)
                 .fold(0_u64, |a, b| a.saturating_add(*b));
-            println!("  {:<24} {:>10}", "together", human_bytes(sum));
+            out!("  {:<24} {:>10}", "together", human_bytes(sum));
             if let Some(providers) = &providers {
-                println!("\nProviders, asked for their list of models:");
+                out!("\nProviders, asked for their list of models:");
                 for p in providers {
                     let mark = if p.ok { "ok   " } else { "WRONG" };
-                    println!("  {mark} {:<12} {}", p.provider, p.said.join("; "));
+                    out!("  {mark} {:<12} {}", p.provider, p.said.join("; "));
                 }
             }
             exit
@@ -116,5 +116,5 @@ fn connected(plan: &Plan) -> Result<Vec<Connected>, String> {
 }
 
 fn print(value: &impl Serialize) {
-    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+    out!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
 }

@@ -60,15 +60,15 @@ pub fn run(args: &Explain) -> Exit {
     for body in bodies {
         match runtime.block_on(explain(&plan, body, &signals, &classifier)) {
             Ok(explained) if args.lines => {
-                println!("{}", serde_json::to_string(&explained).unwrap_or_default());
+                out!("{}", serde_json::to_string(&explained).unwrap_or_default());
             }
             Ok(explained) if args.json => {
-                println!("{}", serde_json::to_string_pretty(&explained).unwrap_or_default());
+                out!("{}", serde_json::to_string_pretty(&explained).unwrap_or_default());
             }
             Ok(explained) => say(&origin, &plan, &explained),
             // A line for each request, also for one that would be refused.
             Err(why) if args.lines => {
-                println!("{}", serde_json::json!({"refused": why}));
+                out!("{}", serde_json::json!({"refused": why}));
                 exit = Exit::Finding;
             }
             Err(why) => {
@@ -203,25 +203,25 @@ fn signals(plan: &Plan) -> Signals {
 }
 
 fn say(origin: &Origin, plan: &Plan, e: &Explained) {
-    println!("plan       {} ({})", origin.say(), plan.fingerprint);
+    out!("plan       {} ({})", origin.say(), plan.fingerprint);
     let tier = e.tier.map(|t| format!(" (tier {t})")).unwrap_or_default();
-    println!(
+    out!(
         "first      {}{tier}",
         e.start.as_deref().unwrap_or("nobody can be called now")
     );
     for because in &e.because {
-        println!("because    {because}");
+        out!("because    {because}");
     }
     for line in &e.targets {
         let p = line
             .p_good
             .map_or_else(String::new, |p| format!("P(good) {p:.3}  "));
-        println!("  tier {}   {:<16} {p}{}", line.tier, line.target, line.verdict);
+        out!("  tier {}   {:<16} {p}{}", line.tier, line.target, line.verdict);
     }
     if let Some(next) = &e.runner_up {
-        println!("next best  {next}");
+        out!("next best  {next}");
     }
     for flip in &e.flips {
-        println!("would flip {}", serde_json::to_string(flip).unwrap_or_default());
+        out!("would flip {}", serde_json::to_string(flip).unwrap_or_default());
     }
 }

@@ -69,11 +69,11 @@ fn run(
     let steps = Steps::default();
     match work(&places, &|step, done, all| steps.tell(step, done, all)) {
         Ok(evaluation) if json => {
-            println!("{}", evaluation.json());
+            out!("{}", evaluation.json());
             Exit::Fine
         }
         Ok(evaluation) => {
-            println!("{evaluation}");
+            out!("{evaluation}");
             Exit::Fine
         }
         Err(e) => {

@@ -19,7 +19,7 @@ pub fn run(args: &Init) -> Exit {
     let path = args.file.display();
     match written {
         Ok(()) => {
-            println!("{path} is written. `weir check {path}` reads it; `weir` uses it from this folder.");
+            out!("{path} is written. `weir check {path}` reads it; `weir` uses it from this folder.");
             Exit::Fine
         }
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {

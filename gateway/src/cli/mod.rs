@@ -1,5 +1,13 @@
 //! The command line of `weir`.
 
+/// A line on stdout. Whoever reads it may have gone (`weir check | head`): that is no reason to panic.
+macro_rules! out {
+    ($($args:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($args)*);
+    }};
+}
+
 mod audit;
 mod check;
 mod connect;

@@ -35,10 +35,10 @@ pub fn run(command: &ModelsCommand) -> Exit {
 fn list(store: &Store, json: bool) -> Exit {
     let all = store.list();
     if json {
-        println!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
+        out!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
         return Exit::Fine;
     }
-    println!(
+    out!(
         "{:<34} {:<9} {:<8} {:>10}  {:<12} about",
         "name", "version", "kind", "size", "here"
     );
@@ -49,7 +49,7 @@ fn list(store: &Store, json: bool) -> Exit {
             (false, false) => "not for this",
         };
         let size = s.bytes.map_or_else(|| "?".to_owned(), human_bytes);
-        println!(
+        out!(
             "{:<34} {:<9} {:<8} {size:>10}  {here:<12} {} ({})",
             s.name,
             s.version,
@@ -58,7 +58,7 @@ fn list(store: &Store, json: bool) -> Exit {
             s.licence
         );
     }
-    println!("\nIn {}", store.root().display());
+    out!("\nIn {}", store.root().display());
     Exit::Fine
 }
 
@@ -88,7 +88,7 @@ where
     let mut exit = Exit::Fine;
     for name in names {
         match work(name, &*show) {
-            Ok((version, dir)) => println!("{name} {version}: verified, in {}", dir.display()),
+            Ok((version, dir)) => out!("{name} {version}: verified, in {}", dir.display()),
             Err(e) => exit = failed(&e),
         }
     }

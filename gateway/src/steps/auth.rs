@@ -54,12 +54,6 @@ impl Principal {
         let limits = self.stored.as_ref().map(|key| &key.limits);
         limits.is_some_and(|limits| limits.usd_per_day.is_some())
     }
-
-    /// When it is served while not everybody can be.
-    pub fn class(&self, plan: &Plan) -> Class {
-        let key = self.key_index.and_then(|at| plan.keys.get(at));
-        key.map_or(Class::Normal, |key| key.class)
-    }
 }
 
 /// Hashes of the keys of a plan, keyed by a secret of this process.

@@ -352,7 +352,7 @@ fn an_unknown_price_is_refused_where_money_is_limited() {
 fn a_service_tier_has_no_price_in_the_plan() {
     let mut limited = more("loose", "[limits]\ntotal = { usd_per_day = 5.0 }\n");
     limited.facts.service_tier = true;
-    assert_eq!(limited.why("b"), Why::PriceUnknown);
+    assert_eq!(limited.refused(), NoWay::PriceUnknown);
     let mut free = case("loose");
     free.facts.service_tier = true;
     free.starts("nameless");
