@@ -21,7 +21,9 @@ async fn started(more: &str) -> Arc<Gateway> {
 
 /// A stream that says something and then nothing more, until it is dropped.
 async fn open(gateway: &Gateway) -> Wire {
-    gateway.fake.turn(Script::new().begin("m").text("so far").act(Act::Hang));
+    gateway
+        .fake
+        .turn(Script::new().begin("m").text("so far").act(Act::Hang));
     let mut wire = gateway.connect().await;
     wire.send("POST", CHAT, JSON, HELLO_STREAM).await;
     wire.until("so far").await;
@@ -36,7 +38,12 @@ fn asks(gateway: &Arc<Gateway>, body: String) -> tokio::task::JoinHandle<Answer>
 
 async fn waiting(gateway: &Gateway, count: usize) {
     let gate = gateway.app.gate();
-    let all = || [Class::High, Class::Normal, Class::Low].iter().map(|c| gate.queued(*c)).sum::<usize>();
+    let all = || {
+        [Class::High, Class::Normal, Class::Low]
+            .iter()
+            .map(|c| gate.queued(*c))
+            .sum::<usize>()
+    };
     eventually("they wait", || all() == count).await;
 }
 
@@ -53,7 +60,12 @@ async fn who_finds_no_room_waits_and_who_finds_no_place_is_turned_away() {
     let refused = gateway.chat(HELLO).await;
     assert_eq!((refused.status, code(&refused).as_str()), (503, "overloaded"));
     assert_eq!(refused.header("x-should-retry"), Some("true"));
-    assert!(refused.json()["error"]["message"].as_str().unwrap().contains("[admission] queue"));
+    assert!(
+        refused.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("[admission] queue")
+    );
     drop(stream);
     let answer = waits.await.unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -61,7 +73,10 @@ async fn who_finds_no_room_waits_and_who_finds_no_place_is_turned_away() {
     let timing = answer.header("server-timing").unwrap();
     assert!(!timing.contains("queue;dur=0.000"), "{timing}");
     let text = gateway.app.telemetry().render();
-    assert!(text.contains(r#"weir_admission_shed_total{reason="queue_full",class="normal"} 1"#), "{text}");
+    assert!(
+        text.contains(r#"weir_admission_shed_total{reason="queue_full",class="normal"} 1"#),
+        "{text}"
+    );
     eventually("nothing is held", || gateway.app.gate().in_flight() == 0).await;
 }
 
@@ -87,20 +102,34 @@ const ONE: &str = "limits = { concurrency = 1 }\n[routes.auto]";
 
 #[tokio::test]
 async fn a_target_that_is_full_is_waited_for() {
-    let text = format!("{}\n[admission]\nmax_wait_ms = 60_000", PLAN.replace("[routes.auto]", ONE));
+    let text = format!(
+        "{}\n[admission]\nmax_wait_ms = 60_000",
+        PLAN.replace("[routes.auto]", ONE)
+    );
     let gateway = Arc::new(Gateway::with(&text, Script::answer("ok"), &[]).await);
     let stream = open(&gateway).await;
     let waits: Vec<_> = (0..5).map(|_| asks(&gateway, HELLO.to_owned())).collect();
     waiting(&gateway, 5).await;
-    assert_eq!(gateway.app.gate().in_flight(), 1, "who waits is no work in flight");
+    assert_eq!(
+        gateway.app.gate().in_flight(),
+        1,
+        "who waits is no work in flight"
+    );
     drop(stream);
     for answer in waits {
         let answer = answer.await.unwrap();
-        assert_eq!((answer.status, answer.header("x-weir-attempts")), (200, Some("1")), "{answer:?}");
+        assert_eq!(
+            (answer.status, answer.header("x-weir-attempts")),
+            (200, Some("1")),
+            "{answer:?}"
+        );
     }
     assert_eq!(gateway.fake.seen().len(), 6);
     let state = gateway.app.runtime().targets[0].state.clone();
-    eventually("nothing is held", || state.in_flight() == 0 && gateway.app.gate().in_flight() == 0).await;
+    eventually("nothing is held", || {
+        state.in_flight() == 0 && gateway.app.gate().in_flight() == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -109,7 +138,12 @@ async fn somebody_else_is_not_waited_behind() {
                 [routes.other]\ntiers = [[\"two\"]]\n[routes.both]\ntiers = [[\"one\"], [\"two\"]]\nstart = \"first\"\n\
                 [admission]\nmax_wait_ms = 60_000";
     let gateway = Arc::new(
-        Gateway::with(&format!("{}\n{more}", PLAN.replace("[routes.auto]", ONE)), Script::answer("ok"), &[]).await,
+        Gateway::with(
+            &format!("{}\n{more}", PLAN.replace("[routes.auto]", ONE)),
+            Script::answer("ok"),
+            &[],
+        )
+        .await,
     );
     let stream = open(&gateway).await;
     let waits = asks(&gateway, HELLO.to_owned());
@@ -140,7 +174,9 @@ max_wait_ms = 60_000
 
 #[tokio::test]
 async fn the_class_of_a_key_decides_who_is_next() {
-    let text = PLAN.replace("[routes.auto]", ONE).replace("[server]", "[server]\nauth = \"keys\"");
+    let text = PLAN
+        .replace("[routes.auto]", ONE)
+        .replace("[server]", "[server]\nauth = \"keys\"");
     let env: &[(&str, &str)] = &[("HIGH", "sk-high"), ("LOW", "sk-low")];
     let gateway = Arc::new(Gateway::with(&format!("{text}{KEYED}"), Script::answer("ok"), env).await);
     let ask = |key: &'static str, text: &str| {
@@ -152,7 +188,10 @@ async fn the_class_of_a_key_decides_who_is_next() {
     };
     gateway.fake.turn(Script::new().act(Act::Hang).accept());
     let mut holds = gateway.connect().await;
-    let headers = [("content-type", "application/json"), ("authorization", "Bearer sk-low")];
+    let headers = [
+        ("content-type", "application/json"),
+        ("authorization", "Bearer sk-low"),
+    ];
     holds.send("POST", CHAT, &headers, HELLO).await;
     eventually("it runs", || gateway.fake.seen().len() == 1).await;
     gateway.fake.turn(Script::answer("ok"));
@@ -234,9 +273,10 @@ async fn refusals_lower_the_limit_and_everybody_sees_it() {
     // An error of another kind says nothing of how much it takes.
     state.wish(gateway::target_state::Wish::On);
     assert_eq!(state.limit(), Some(10_000), "mended");
-    gateway
-        .fake
-        .turn(Script::refuse(AttemptError::new(Fault::Status(500), "p answered 500")));
+    gateway.fake.turn(Script::refuse(AttemptError::new(
+        Fault::Status(500),
+        "p answered 500",
+    )));
     assert!(gateway.chat(HELLO).await.status >= 500);
     assert_eq!(state.limit(), Some(10_000));
 }

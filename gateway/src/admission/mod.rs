@@ -18,8 +18,8 @@ use routing::units::Time;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-pub use wants::Wants;
 use wants::Place;
+pub use wants::Wants;
 
 use crate::clock::Clock;
 use crate::target_state::{Freed, Seat};
@@ -73,7 +73,9 @@ pub struct Permit {
 
 impl std::fmt::Debug for Permit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Permit").field("since", &self.since).finish_non_exhaustive()
+        f.debug_struct("Permit")
+            .field("since", &self.since)
+            .finish_non_exhaustive()
     }
 }
 
@@ -85,7 +87,9 @@ impl Drop for Permit {
 
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+        f.debug_struct("Gate")
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
     }
 }
 
@@ -207,7 +211,9 @@ impl Gate {
             self.ends(out);
         }
         drop(line);
-        if ticket.is_ok() && let Some(out) = out {
+        if ticket.is_ok()
+            && let Some(out) = out
+        {
             let come_back = pace.wait(0, now);
             let why = ShedWhy::PushedOut;
             let _ = out.told.send(Err(Shed { why, come_back }));
@@ -240,7 +246,9 @@ impl Gate {
 
     fn left(self: &Arc<Self>, since: Time) {
         let now = self.clock.now();
-        let us = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX).max(1);
+        let us = u64::try_from(now.since(since).as_micros())
+            .unwrap_or(u64::MAX)
+            .max(1);
         // A lost update between two who leave costs one sample of an estimate.
         let held = match self.held_us.load(Ordering::Relaxed) {
             0 => us,

@@ -18,7 +18,11 @@ fn config(max_in_flight: u32, queue: u32, max_wait_ms: u64) -> Admission {
 
 fn gate(config: &Admission) -> (Arc<Gate>, Clock, Telemetry) {
     let (clock, telemetry) = (Clock::system(), Telemetry::new());
-    (Gate::new(config, clock.clone(), telemetry.clone()), clock, telemetry)
+    (
+        Gate::new(config, clock.clone(), telemetry.clone()),
+        clock,
+        telemetry,
+    )
 }
 
 fn ask(gate: &Gate, class: Class) -> Ask {
@@ -59,7 +63,10 @@ async fn until_waiting(gate: &Gate, count: usize) {
 #[tokio::test(start_paused = true)]
 async fn who_waits_is_woken_in_turn_and_no_one_passes_it() {
     let (gate, _, telemetry) = gate(&config(2, 10, 60_000));
-    let (first, second) = (gate.pass(gate.clock.now()).unwrap(), gate.pass(gate.clock.now()).unwrap());
+    let (first, second) = (
+        gate.pass(gate.clock.now()).unwrap(),
+        gate.pass(gate.clock.now()).unwrap(),
+    );
     assert!(gate.pass(gate.clock.now()).is_none());
     let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
     waits(&gate, Class::Low, Wants::default(), 1, &ends);
@@ -69,7 +76,11 @@ async fn who_waits_is_woken_in_turn_and_no_one_passes_it() {
     waits(&gate, Class::High, Wants::default(), 3, &ends);
     until_waiting(&gate, 3).await;
     gate.report();
-    assert!(telemetry.render().contains(r#"weir_admission_queued{class="high"} 1"#));
+    assert!(
+        telemetry
+            .render()
+            .contains(r#"weir_admission_queued{class="high"} 1"#)
+    );
     drop(first);
     let (name, third) = ended.recv().await.unwrap();
     assert_eq!(name, 3);
@@ -82,7 +93,10 @@ async fn who_waits_is_woken_in_turn_and_no_one_passes_it() {
     assert_eq!((gate.in_flight(), gate.queued(Class::Low)), (0, 0));
     assert!(gate.pass(gate.clock.now()).is_some());
     let text = telemetry.render();
-    assert!(text.contains(r#"weir_admission_waited_seconds_count{class="high"} 1"#), "{text}");
+    assert!(
+        text.contains(r#"weir_admission_waited_seconds_count{class="high"} 1"#),
+        "{text}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +126,9 @@ async fn a_wait_has_an_end_and_a_row_has_places() {
     let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
     waits(&gate, Class::Normal, Wants::default(), 1, &ends);
     until_waiting(&gate, 1).await;
-    let full = gate.wait(ask(&gate, Class::Normal), Wants::default(), &mut None).await;
+    let full = gate
+        .wait(ask(&gate, Class::Normal), Wants::default(), &mut None)
+        .await;
     assert_eq!(full.unwrap_err().why, ShedWhy::Full);
     // A higher class has its place.
     waits(&gate, Class::High, Wants::default(), 2, &ends);
@@ -125,7 +141,10 @@ async fn a_wait_has_an_end_and_a_row_has_places() {
     drop(held);
     // It is known by now for how long one is in flight: nobody waits in vain any more.
     let _held = gate.pass(gate.clock.now()).unwrap();
-    let vain = gate.wait(ask(&gate, Class::High), Wants::default(), &mut None).await.unwrap_err();
+    let vain = gate
+        .wait(ask(&gate, Class::High), Wants::default(), &mut None)
+        .await
+        .unwrap_err();
     assert_eq!(vain.why, ShedWhy::Wait);
     assert!(vain.come_back.unwrap() >= Duration::from_secs(2), "{vain:?}");
     let text = telemetry.render();
@@ -155,9 +174,18 @@ async fn a_place_at_a_target_goes_to_who_waits_for_it() {
     let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
     waits(&gate, Class::Normal, Wants::at([Arc::clone(&a)]), 1, &ends);
     until_waiting(&gate, 1).await;
-    waits(&gate, Class::High, Wants::at([Arc::clone(&a), Arc::clone(&b)]), 2, &ends);
+    waits(
+        &gate,
+        Class::High,
+        Wants::at([Arc::clone(&a), Arc::clone(&b)]),
+        2,
+        &ends,
+    );
     until_waiting(&gate, 2).await;
-    assert!(gate.pass(gate.clock.now()).is_some(), "a request of another route is in nobody's way");
+    assert!(
+        gate.pass(gate.clock.now()).is_some(),
+        "a request of another route is in nobody's way"
+    );
     drop(at_b);
     let (name, entry) = ended.recv().await.unwrap();
     let entry = entry.unwrap();
@@ -181,7 +209,9 @@ async fn a_limited_target_is_waited_for_and_a_dead_one_is_not() {
     let a = target(&gate, 5);
     let from = clock.now();
     a.hold(from + Duration::from_millis(300), Hold::Limited);
-    let told = gate.wait(ask(&gate, Class::Normal), Wants::at([Arc::clone(&a)]), &mut None).await;
+    let told = gate
+        .wait(ask(&gate, Class::Normal), Wants::at([Arc::clone(&a)]), &mut None)
+        .await;
     assert!(told.unwrap().seat.is_some());
     assert_eq!(clock.now().since(from).as_millis() / 10, 30);
     // Its breaker opens while somebody waits: what can be done without it is for the decision to say.
@@ -210,7 +240,11 @@ async fn a_permit_is_kept_where_there_is_no_waiting_and_given_up_where_there_is(
     let wants = Wants::at([Arc::clone(&a)]);
     assert!(gate.wait(none, wants.clone(), &mut held).await.is_err());
     assert!(held.is_some() && gate.in_flight() == 1);
-    assert!(gate.wait(ask(&gate, Class::High), wants, &mut held).await.is_err());
+    assert!(
+        gate.wait(ask(&gate, Class::High), wants, &mut held)
+            .await
+            .is_err()
+    );
     assert!(held.is_none() && gate.in_flight() == 0);
     drop(seat);
 }
@@ -228,7 +262,10 @@ fn nothing_is_lost_between_threads() {
             let (gate, clock, targets) = (&gate, &clock, &targets);
             let (inside, most, served) = (&inside, &most, &served);
             scope.spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
                 runtime.block_on(async {
                     for n in 0..500_u64 {
                         let draw = routing::balance::mix(thread << 32 | n);
@@ -238,7 +275,11 @@ fn nothing_is_lost_between_threads() {
                             1 => Wants::at([Arc::clone(&targets[0])]),
                             _ => Wants::default(),
                         };
-                        let quick = if wants.is_empty() { gate.pass(clock.now()) } else { None };
+                        let quick = if wants.is_empty() {
+                            gate.pass(clock.now())
+                        } else {
+                            None
+                        };
                         let mut none = None;
                         let entry = match quick {
                             Some(permit) => Entry { permit, seat: None },
@@ -268,5 +309,9 @@ fn nothing_is_lost_between_threads() {
     assert!(served.load(Ordering::SeqCst) > 1_000, "{served:?} served");
     assert_eq!(gate.word.load(Ordering::SeqCst), 0);
     assert!(gate.line().is_empty());
-    assert!(targets.iter().all(|t| t.in_flight() == 0 && t.sit(clock.now()).is_some()));
+    assert!(
+        targets
+            .iter()
+            .all(|t| t.in_flight() == 0 && t.sit(clock.now()).is_some())
+    );
 }

@@ -59,7 +59,9 @@ impl Wants {
                     }
                     hope = true;
                 }
-                Usable::Held { why: Hold::Limited, .. } => hope = true,
+                Usable::Held {
+                    why: Hold::Limited, ..
+                } => hope = true,
                 _ => {}
             }
         }

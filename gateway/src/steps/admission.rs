@@ -82,7 +82,9 @@ pub async fn enter(asking: Asking<'_>, tokens: impl FnOnce() -> u64) -> Result<T
     if turn.permit.is_none() {
         turn.ask.tokens = tokens();
         turn.ask.until = turn.until(now, None);
-        turn.wait(Wants::default()).await.map_err(|shed| overloaded(shed, "this gateway"))?;
+        turn.wait(Wants::default())
+            .await
+            .map_err(|shed| overloaded(shed, "this gateway"))?;
     }
     Ok(turn)
 }
@@ -127,9 +129,17 @@ impl<'a> Turn<'a> {
         }
         self.ask.until = self.until(now, Some(&wanted));
         self.seat = None;
-        match self.wait(Wants::at(wanted.iter().map(|(_, to)| Arc::clone(&to.state)))).await {
+        match self
+            .wait(Wants::at(wanted.iter().map(|(_, to)| Arc::clone(&to.state))))
+            .await
+        {
             Ok(seat) => {
-                let at = |seat: &Seat| wanted.iter().find(|(_, to)| seat.is_at(&to.state)).map(|(id, _)| *id);
+                let at = |seat: &Seat| {
+                    wanted
+                        .iter()
+                        .find(|(_, to)| seat.is_at(&to.state))
+                        .map(|(id, _)| *id)
+                };
                 self.seat = seat.and_then(|seat| Some((at(&seat)?, seat)));
                 Ok(false)
             }
@@ -153,7 +163,10 @@ impl<'a> Turn<'a> {
     fn wanted(&self, decision: &Decision, now: Time) -> Vec<(TargetId, &'a Target)> {
         let honour = now + self.asking.plan.retry.honor_retry_after;
         let latest = honour.min(self.asking.deadline);
-        let rungs = decision.ladder.iter().filter(|rung| rung.tier >= decision.wanted_tier);
+        let rungs = decision
+            .ladder
+            .iter()
+            .filter(|rung| rung.tier >= decision.wanted_tier);
         let full = rungs.filter(|rung| match &rung.usable {
             Usable::Full { until } => until.is_none(),
             Usable::Held { until, why } => *why == Hold::Limited && *until < latest,
@@ -175,10 +188,13 @@ impl<'a> Turn<'a> {
                 all.filter_map(|id| quick(self.target(*id)?)).min()
             }
         };
-        let held = wanted.into_iter().flatten().map(|(_, to)| match to.state.usable(now) {
-            Usable::Held { until, .. } => until,
-            _ => now,
-        });
+        let held = wanted
+            .into_iter()
+            .flatten()
+            .map(|(_, to)| match to.state.usable(now) {
+                Usable::Held { until, .. } => until,
+                _ => now,
+            });
         let from = held.min().unwrap_or(now).max(self.ask.came);
         let max_wait = from.since(self.ask.came) + asking.gate.max_wait();
         patience(self.ask.came, max_wait, asking.deadline, run)
@@ -198,7 +214,8 @@ impl<'a> Turn<'a> {
     /// It still has (or gets) its part of the work in flight, and the cascade has something to say without the targets that it
     /// waited for.
     fn may_do_without(&mut self, decision: &Decision) -> bool {
-        let message = decision.policy.degrade.contains(&DegradeStep::Message) && decision.policy.message.status < 400;
+        let message =
+            decision.policy.degrade.contains(&DegradeStep::Message) && decision.policy.message.status < 400;
         if decision.degraded.is_none() && !message {
             return false;
         }

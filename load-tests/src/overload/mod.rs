@@ -39,8 +39,8 @@ const MOST_AT_ONCE: usize = 2_000;
 
 /// Classes with the environment of their keys, and their part of the load in percent.
 const CLASSES: [(&str, &str, u64); 3] = [
-    ("high", "OVERLOAD_HIGH", 20),
-    ("normal", "OVERLOAD_NORMAL", 40),
+    ("high", "OVERLOAD_HIGH", 15),
+    ("normal", "OVERLOAD_NORMAL", 45),
     ("low", "OVERLOAD_LOW", 40),
 ];
 
@@ -83,7 +83,11 @@ pub struct Asked {
 ///
 /// # Errors
 /// Something that it needs could not be had; findings are in the report.
-pub async fn run(program: &Path, overload: &Overload, mut progress: impl FnMut(String)) -> Result<Report, String> {
+pub async fn run(
+    program: &Path,
+    overload: &Overload,
+    mut progress: impl FnMut(String),
+) -> Result<Report, String> {
     let mut runs = Vec::new();
     for beyond in [Beyond::Refuse, Beyond::Queue] {
         for times in [1.0, TIMES] {
@@ -110,14 +114,22 @@ async fn one(
         echo: false,
         ready_within: Duration::from_secs(60),
     };
-    let gateway = Gateway::start(program, &options).await.map_err(|e| e.to_string())?;
+    let gateway = Gateway::start(program, &options)
+        .await
+        .map_err(|e| e.to_string())?;
     let client = Client::new(gateway.url()).map_err(|e| e.to_string())?;
     let (asked, not_sent) = load(&client, overload, times, |ended, good| {
-        progress(format!("{} at {times} x: {ended} ended, {good} of them good", report::word(beyond)));
+        progress(format!(
+            "{} at {times} x: {ended} ended, {good} of them good",
+            report::word(beyond)
+        ));
     })
     .await;
     let limit = limit(&gateway).await;
-    gateway.stop(Duration::from_secs(30)).await.map_err(|e| e.to_string())?;
+    gateway
+        .stop(Duration::from_secs(30))
+        .await
+        .map_err(|e| e.to_string())?;
     let refused = provider.entries().iter().filter(|e| e.status == 429).count();
     provider.shutdown().await;
     Ok(Run {
@@ -157,7 +169,13 @@ async fn load(
     let (results, mut incoming) = mpsc::unbounded_channel();
     let began = now();
     let length = LEAD_IN + overload.length;
-    let arrivals = Schedule::new(Arrivals::Poisson, overload.rate() * times, length, u64::MAX, overload.seed);
+    let arrivals = Schedule::new(
+        Arrivals::Poisson,
+        overload.rate() * times,
+        length,
+        u64::MAX,
+        overload.seed,
+    );
     let (mut all, mut good, mut not_sent, mut shown) = (Vec::new(), 0, 0, began);
     let mut take = |all: &mut Vec<Asked>, asked: Asked| {
         good += usize::from(report::is_good(&asked, overload.deadline));
@@ -176,8 +194,20 @@ async fn load(
         let (client, results, deadline) = (client.clone(), results.clone(), overload.deadline);
         let (class, stream, body) = request(overload.seed, n);
         tokio::spawn(async move {
-            let got = caller::ask(&client, body, &headers(class, deadline), deadline * 4, Leave::Never).await;
-            let _ = results.send(Asked { due, class, stream, got });
+            let got = caller::ask(
+                &client,
+                body,
+                &headers(class, deadline),
+                deadline * 4,
+                Leave::Never,
+            )
+            .await;
+            let _ = results.send(Asked {
+                due,
+                class,
+                stream,
+                got,
+            });
             drop(slot);
         });
         while let Ok(asked) = incoming.try_recv() {

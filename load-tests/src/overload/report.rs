@@ -86,7 +86,9 @@ impl Run {
                 took.add(us(asked.got.took));
             } else if code(asked) == "overloaded" {
                 fared.shed += 1;
-            } else if code(asked) == "deadline_exceeded" || (asked.got.status == 200 && asked.got.took > deadline) {
+            } else if code(asked) == "deadline_exceeded"
+                || (asked.got.status == 200 && asked.got.took > deadline)
+            {
                 fared.late += 1;
             } else {
                 fared.other += 1;
@@ -98,7 +100,11 @@ impl Run {
 
     /// Good answers a second, behind the beginning and in it.
     fn goodput(&self, overload: &Overload) -> (f64, f64) {
-        let good = |lead_in| self.of(None, lead_in).filter(|a| is_good(a, overload.deadline)).count() as f64;
+        let good = |lead_in| {
+            self.of(None, lead_in)
+                .filter(|a| is_good(a, overload.deadline))
+                .count() as f64
+        };
         (
             good(false) / overload.length.as_secs_f64(),
             good(true) / LEAD_IN.as_secs_f64(),
@@ -163,7 +169,11 @@ impl Report {
             ));
         }
         for run in [once, more] {
-            let silent = run.asked.iter().filter(|a| a.got.status == 0 || a.got.broken.is_some()).count();
+            let silent = run
+                .asked
+                .iter()
+                .filter(|a| a.got.status == 0 || a.got.broken.is_some())
+                .count();
             if silent > 0 || run.not_sent > 0 {
                 broken.push(format!(
                     "the provider that {name}, {} x: {silent} callers got no answer at all, {} could not ask",
@@ -212,10 +222,22 @@ impl Report {
         let _ = writeln!(
             out,
             "{:<9}{:<6}{:<8}{:>7}{:>7}{:>8}{:>7}{:>7}{:>7}{:>9}{:>9}",
-            "provider", "load", "class", "asked", "good", "share", "shed", "late", "other", "p50 ms", "p99 ms"
+            "provider",
+            "load",
+            "class",
+            "asked",
+            "good",
+            "share",
+            "shed",
+            "late",
+            "other",
+            "p50 ms",
+            "p99 ms"
         );
         for run in &self.runs {
-            let rows = [(None, "all")].into_iter().chain((0..).zip(CLASSES).map(|(i, (name, ..))| (Some(i), name)));
+            let rows = [(None, "all")]
+                .into_iter()
+                .chain((0..).zip(CLASSES).map(|(i, (name, ..))| (Some(i), name)));
             for (class, name) in rows {
                 let f = run.fared(class, self.overload.deadline);
                 let _ = writeln!(
@@ -320,7 +342,9 @@ mod tests {
     #[test]
     fn a_late_answer_is_no_good_one_and_what_sinks_is_told() {
         let once: Vec<Asked> = (0..30).map(|n| asked(n % 3, 300, true)).collect();
-        let more = (0..30).map(|n| asked(n % 3, if n % 3 == 2 { 900 } else { 1_100 }, true)).collect();
+        let more = (0..30)
+            .map(|n| asked(n % 3, if n % 3 == 2 { 900 } else { 1_100 }, true))
+            .collect();
         let r = report(once, more);
         let told = r.broken.join("; ");
         assert!(told.contains("goodput at 3 x is 33.3%"), "{told}");
@@ -328,6 +352,11 @@ mod tests {
         assert_eq!(r.json()["runs"][1]["all"]["late"], 20);
         let mut lost = vec![asked(0, 1, true)];
         lost[0].got.status = 0;
-        assert!(report(lost, Vec::new()).broken.join("; ").contains("1 callers got no answer"));
+        assert!(
+            report(lost, Vec::new())
+                .broken
+                .join("; ")
+                .contains("1 callers got no answer")
+        );
     }
 }

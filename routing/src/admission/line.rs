@@ -199,7 +199,13 @@ impl<T> Line<T> {
         }
         self.next += 1;
         self.count[ask.class as usize] += 1;
-        self.waiting.insert(ticket, Waiter { until: ask.until, value });
+        self.waiting.insert(
+            ticket,
+            Waiter {
+                until: ask.until,
+                value,
+            },
+        );
         Joined::Waits { ticket, pushed_out }
     }
 
@@ -224,7 +230,10 @@ impl<T> Line<T> {
     pub fn next<U>(&mut self, now: Time, mut can: impl FnMut(&T) -> Option<U>) -> Option<(Ticket, T, U)> {
         let mut found = None;
         // Those who were passed over too often first, the lowest of them before the others: it was passed over by them too.
-        let owed = CLASSES.iter().rev().filter(|&&c| self.passed[c as usize] >= SHARE);
+        let owed = CLASSES
+            .iter()
+            .rev()
+            .filter(|&&c| self.passed[c as usize] >= SHARE);
         for class in owed.chain(&CLASSES) {
             found = self.first(*class, now, &mut can);
             if found.is_some() {
@@ -242,7 +251,12 @@ impl<T> Line<T> {
         Some((ticket, value, fit))
     }
 
-    fn first<U>(&self, class: Class, now: Time, can: &mut impl FnMut(&T) -> Option<U>) -> Option<(Ticket, U)> {
+    fn first<U>(
+        &self,
+        class: Class,
+        now: Time,
+        can: &mut impl FnMut(&T) -> Option<U>,
+    ) -> Option<(Ticket, U)> {
         if self.count[class as usize] == 0 {
             return None;
         }

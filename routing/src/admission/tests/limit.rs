@@ -64,7 +64,11 @@ fn play(
                 slowest = if later { slowest.max(now - began) } else { 0 };
             }
             Event::End(began, took) => {
-                limit.ended(running, Duration::from_micros(now - began), std::mem::take(&mut reached));
+                limit.ended(
+                    running,
+                    Duration::from_micros(now - began),
+                    std::mem::take(&mut reached),
+                );
                 running -= 1;
                 busy -= 1;
                 worked += if later { took } else { 0 };
@@ -118,11 +122,25 @@ fn a_provider_that_refuses_is_asked_for_what_it_can_do() {
     for capacity in [1, 4, 16, 200] {
         for pause in [0, 100, 1_000] {
             let mut limit = Adaptive::new(10_000);
-            let played = play(&mut limit, capacity, Beyond::Refuses(pause), 120, u32::MAX, unequal);
-            let say = format!("{capacity}, pause {pause}: {:.3}, {} refused", played.used, played.refused);
+            let played = play(
+                &mut limit,
+                capacity,
+                Beyond::Refuses(pause),
+                120,
+                u32::MAX,
+                unequal,
+            );
+            let say = format!(
+                "{capacity}, pause {pause}: {:.3}, {} refused",
+                played.used, played.refused
+            );
             assert!(played.used > 0.9, "{say}");
             assert!(played.refused < 60, "{say}");
-            assert!((1..=capacity + capacity / 8 + 1).contains(&played.room), "{say}, {}", played.room);
+            assert!(
+                (1..=capacity + capacity / 8 + 1).contains(&played.room),
+                "{say}, {}",
+                played.room
+            );
         }
     }
 }
@@ -131,8 +149,18 @@ fn a_provider_that_refuses_is_asked_for_what_it_can_do() {
 fn a_provider_that_lets_wait_is_kept_busy_and_quick() {
     for capacity in [4, 16, 100] {
         let mut limit = Adaptive::new(10_000);
-        let played = play(&mut limit, capacity, Beyond::Queues, 120, capacity * 3 + 40, |n| (200 + mix(n) % 200) * MS);
-        let say = format!("{capacity}: {:.3}, slowest {:?}, {}", played.used, played.slowest, played.room);
+        let played = play(
+            &mut limit,
+            capacity,
+            Beyond::Queues,
+            120,
+            capacity * 3 + 40,
+            |n| (200 + mix(n) % 200) * MS,
+        );
+        let say = format!(
+            "{capacity}: {:.3}, slowest {:?}, {}",
+            played.used, played.slowest, played.room
+        );
         assert!(played.used > 0.9, "{say}");
         assert!(played.slowest < Duration::from_millis(800), "{say}");
     }

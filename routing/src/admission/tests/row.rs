@@ -73,9 +73,8 @@ fn who_would_wait_in_vain_is_told_at_once_for_how_long() {
         begins: Time(0),
     };
     let mut line = Line::default();
-    let come = |line: &mut Line<u32>, class, id| {
-        line.join(ask(class, 1_000, 0), id, 100, pace, at(1_000), any_pair)
-    };
+    let come =
+        |line: &mut Line<u32>, class, id| line.join(ask(class, 1_000, 0), id, 100, pace, at(1_000), any_pair);
     for id in 0..5 {
         assert!(matches!(come(&mut line, Class::Normal, id), Joined::Waits { .. }));
     }
@@ -91,14 +90,30 @@ fn who_would_wait_in_vain_is_told_at_once_for_how_long() {
         begins: at(1_600),
     };
     let late = line.join(ask(Class::High, 1_000, 0), 7, 100, begins, at(1_000), any_pair);
-    assert!(matches!(late, Joined::Shed(Shed { why: ShedWhy::Wait, .. }, 7)));
+    assert!(matches!(
+        late,
+        Joined::Shed(
+            Shed {
+                why: ShedWhy::Wait,
+                ..
+            },
+            7
+        )
+    ));
 }
 
 #[test]
 fn a_full_row_gives_the_last_place_of_a_lower_class_away() {
     let mut line = Line::default();
     let come = |line: &mut Line<u32>, class, id| {
-        line.join(ask(class, u64::from(id), 0), id, 2, Pace::default(), at(10), any_pair)
+        line.join(
+            ask(class, u64::from(id), 0),
+            id,
+            2,
+            Pace::default(),
+            at(10),
+            any_pair,
+        )
     };
     come(&mut line, Class::Low, 1);
     come(&mut line, Class::Low, 2);
