@@ -402,3 +402,34 @@ fn a_provider_on_its_own_thread_stops_when_dropped() {
     drop(provider);
     assert!(std::net::TcpStream::connect(address).is_err());
 }
+
+#[tokio::test]
+async fn a_provider_of_one_place_refuses_the_second_or_lets_it_wait() {
+    let slow =
+        "[default]\ntokens = 3\ntoken_ms = 5\nending = \"stall\"\nend_after = 1\n[capacity]\nat_once = 1\n";
+    let (provider, client) = start(slow).await;
+    let mut first = client.post("/v1/chat/completions", &streamed("x")).await.unwrap();
+    assert!(first.next().await.unwrap().is_some());
+    let second = client.post("/v1/chat/completions", &streamed("x")).await.unwrap();
+    assert_eq!(second.status(), 429);
+    assert!(second.headers().get("retry-after").is_none());
+    // One that leaves makes room.
+    drop(first);
+    provider
+        .log()
+        .wait_until(|all| all.iter().any(|e| e.ended == Ended::ClientLeft))
+        .await;
+    let third = client.post("/v1/chat/completions", &streamed("x")).await.unwrap();
+    assert_eq!(third.status(), 200);
+
+    let (_provider, client) = start(&slow.replace("at_once = 1", "at_once = 1\nbeyond = \"queue\"")).await;
+    let mut first = client.post("/v1/chat/completions", &streamed("x")).await.unwrap();
+    assert!(first.next().await.unwrap().is_some());
+    let body = streamed("x");
+    let waits = client.post("/v1/chat/completions", &body);
+    let mut waits = std::pin::pin!(waits);
+    let early = tokio::time::timeout(Duration::from_millis(100), waits.as_mut()).await;
+    assert!(early.is_err(), "it has no place yet");
+    drop(first);
+    assert_eq!(waits.await.unwrap().status(), 200);
+}
