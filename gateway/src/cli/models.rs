@@ -40,7 +40,11 @@ fn list(store: &Store, json: bool) -> Exit {
     }
     out!(
         "{:<34} {:<9} {:<8} {:>10}  {:<12} about",
-        "name", "version", "kind", "size", "here"
+        "name",
+        "version",
+        "kind",
+        "size",
+        "here"
     );
     for s in &all {
         let here = match (s.present, s.supported) {
