@@ -30,6 +30,9 @@ pub struct Args {
     /// Polite requests a second.
     #[arg(long, default_value_t = 40.0, conflicts_with = "target")]
     rate: f64,
+    /// Only attacks whose names hold this (see the table of a whole run)
+    #[arg(long, conflicts_with = "target")]
+    only: Option<String>,
     /// A model that answers plain questions.
     #[arg(long, default_value = "auto")]
     model: String,
@@ -59,6 +62,7 @@ async fn beside(a: Args) -> Done {
     let hostile = Hostile {
         part: Duration::from_secs(a.seconds.max(2)),
         rate: a.rate,
+        only: a.only,
     };
     let mut progress = Progress::new();
     let report = hostile::run(&program, &hostile, |line| progress.show(&line))

@@ -50,7 +50,7 @@ pub enum Attack {
 /// Between two of a client's steps.
 const STEP: Duration = Duration::from_millis(20);
 /// Frames of a flood at once.
-const BURST: usize = 50;
+const BURST: u32 = 50;
 const ASK: &str = r#"{"model":"auto","stream":true,"messages":[{"role":"user","content":"hello [[lab: tokens=5000 token_ms=0]]"}]}"#;
 
 impl Attack {
@@ -207,11 +207,10 @@ impl Attack {
         io.write_all(&h2::begin()).await?;
         let mut n = 0;
         loop {
-            for _ in 0..BURST {
-                io.write_all(&frame(n)).await?;
-                n += 1;
-                count(tally);
-            }
+            let burst: Vec<u8> = (n..n + BURST).flat_map(&frame).collect();
+            io.write_all(&burst).await?;
+            n += BURST;
+            (0..BURST).for_each(|_| count(tally));
             tokio::time::sleep(STEP).await;
         }
     }

@@ -39,12 +39,14 @@ const GONE_WITHIN: Duration = Duration::from_secs(90);
 const EACH: usize = 8;
 
 /// A run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Hostile {
     /// Of each of the three parts.
     pub part: Duration,
     /// Polite requests a second.
     pub rate: f64,
+    /// Only attacks whose names hold this.
+    pub only: Option<String>,
 }
 
 /// What one attack did.
@@ -61,10 +63,15 @@ pub async fn run(
 ) -> Result<Report, String> {
     let script = Script::parse("[default]\ntokens = 24\nfirst_token_ms = 20\ntoken_ms = 2\n")
         .map_err(|e| e.to_string())?;
-    let provider = Provider::start_on_thread(script, Options::default())
-        .map_err(|e| format!("the scripted provider could not be started: {e}"))?;
+    let start = |script| {
+        Provider::start_on_thread(script, Options::default())
+            .map_err(|e| format!("a scripted provider could not be started: {e}"))
+    };
+    let (provider, polite) = (start(script.clone())?, start(script)?);
     let options = gateway::Options {
-        plan: PLAN.replace("{provider}", &provider.base_url()),
+        plan: PLAN
+            .replace("{provider}", &provider.base_url())
+            .replace("{polite}", &polite.base_url()),
         home: Home::Fresh,
         env: Vec::new(),
         echo: false,
@@ -85,8 +92,13 @@ pub async fn run(
     })
     .await;
     let (stop, stopped) = watch::channel(false);
-    report.attacks = Attack::ALL.map(|attack| (attack.name(), Tally::default())).into();
-    let besieging = besiege(address, &report.attacks, stopped).map_err(|e| e.to_string())?;
+    let only = hostile.only.as_deref().unwrap_or_default();
+    let attacks: Vec<Attack> = Attack::ALL
+        .into_iter()
+        .filter(|a| a.name().contains(only))
+        .collect();
+    report.attacks = attacks.iter().map(|a| (a.name(), Tally::default())).collect();
+    let besieging = besiege(address, attacks, &report.attacks, stopped).map_err(|e| e.to_string())?;
     report.under = politely(&client, hostile.rate, hostile.part, |s| {
         progress(format!("under attack: {s}"))
     })
@@ -108,12 +120,14 @@ pub async fn run(
         .await
         .map_err(|e| e.to_string())?;
     provider.shutdown().await;
+    polite.shutdown().await;
     Ok(report)
 }
 
 /// All attackers, on a thread of their own: what the polite caller measures is the gateway, not them.
 fn besiege(
     address: String,
+    attacks: Vec<Attack>,
     tallies: &[(&'static str, Tally)],
     stopped: watch::Receiver<bool>,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
@@ -126,7 +140,7 @@ fn besiege(
         .spawn(move || {
             runtime.block_on(async move {
                 let mut attackers = JoinSet::new();
-                for (attack, tally) in Attack::ALL.into_iter().zip(&tallies) {
+                for (attack, tally) in attacks.into_iter().zip(&tallies) {
                     for _ in 0..EACH {
                         attackers.spawn(attack.run(address.clone(), Arc::clone(tally), stopped.clone()));
                     }
@@ -164,7 +178,7 @@ async fn politely(client: &Client, rate: f64, length: Duration, mut progress: im
         next += pace;
         n += 1;
         let client = client.clone();
-        let body = json!({"model": "auto", "stream": n.is_multiple_of(2), "messages": [{"role": "user", "content": format!("question {n}")}]});
+        let body = json!({"model": "polite", "stream": n.is_multiple_of(2), "messages": [{"role": "user", "content": format!("question {n}")}]});
         running.spawn(async move {
             caller::ask(
                 &client,
