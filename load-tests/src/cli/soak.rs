@@ -57,6 +57,9 @@ pub struct Args {
     /// Seconds of quiet before figures at rest are taken.
     #[arg(long, default_value_t = 15)]
     settle: u64,
+    /// A gateway that was started for it reads its plan again every so many seconds; 0: never.
+    #[arg(long, default_value_t = 30)]
+    reload_every: u64,
     /// Print the report as one JSON line on stdout.
     #[arg(long)]
     json: bool,
@@ -70,6 +73,19 @@ fn plan(local: bool, provider: &Provider) -> String {
         PLAN.to_owned()
     };
     plan.replace("{provider}", &provider.base_url())
+}
+
+/// Has the plan read again now and then.
+async fn reloads(gateway: Option<&Gateway>, every: u64) -> std::convert::Infallible {
+    let Some(gateway) = gateway.filter(|_| every > 0) else {
+        return std::future::pending().await;
+    };
+    let mut due = tokio::time::interval(Duration::from_secs(every));
+    due.tick().await;
+    loop {
+        due.tick().await;
+        gateway.hang_up();
+    }
 }
 
 pub async fn run(a: Args) -> Done {
@@ -134,9 +150,12 @@ pub async fn run(a: Args) -> Done {
             ..Bounds::default()
         },
     };
-    let outcome = soak::run(&soak, &mix, |line| progress.show(&line))
-        .await
-        .map_err(Stop::Absent)?;
+    let started = house.as_ref().map(|(gateway, _)| gateway);
+    let soaked = tokio::select! {
+        soaked = soak::run(&soak, &mix, |line| progress.show(&line)) => soaked,
+        never = reloads(started, a.reload_every) => match never {},
+    };
+    let outcome = soaked.map_err(Stop::Absent)?;
     progress.end();
     if a.json {
         println!("{}", outcome.json(&soak.bounds));
