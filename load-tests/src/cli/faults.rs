@@ -49,6 +49,9 @@ pub struct Args {
     /// Gateways between caller and providers; the one in front knows every name as a target of the one behind it.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     hops: u8,
+    /// Every answer may be read by several callers (`cache.sampled`): the same wall in front of shared calls.
+    #[arg(long, conflicts_with_all = ["target", "hops"])]
+    shared: bool,
     /// Print both tables as one JSON line on stdout.
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
@@ -137,7 +140,9 @@ async fn tried(a: &Args, cases: &[Case], world: &World) -> Result<Tried, Stop> {
         if cases.iter().all(|c| c.house != house) {
             continue;
         }
-        let behind = start(&program, faults::plan(house, cases, world)).await?;
+        let plan = faults::plan(house, cases, world);
+        let plan = if a.shared { shared(&plan) } else { plan };
+        let behind = start(&program, plan).await?;
         let mut url = behind.url().to_owned();
         // What stands in front is stopped first.
         tried.gateways.insert(0, behind);
@@ -149,6 +154,12 @@ async fn tried(a: &Args, cases: &[Case], world: &World) -> Result<Tried, Stop> {
         tried.doors.insert(house, url);
     }
     Ok(tried)
+}
+
+/// Routes whose answers may be shared although they are drawn at random.
+fn shared(plan: &str) -> String {
+    let start = "start = \"first\"\n";
+    plan.replace(start, &format!("{start}cache = {{ exact_ttl_s = 0, sampled = true }}\n"))
 }
 
 /// Waits until a gateway knows the names of this very run.
