@@ -265,7 +265,7 @@ impl TargetState {
                 if seat.silent {
                     adaptive.felt(Felt::NoWord(now.since(since)), running, now);
                 }
-                adaptive.ended(running, now.since(since), reached);
+                adaptive.ended(running, now.since(since), reached, now);
             }
             self.publish(&guarded);
         }
@@ -317,7 +317,14 @@ impl TargetState {
             self.limited.store(0, Ordering::Relaxed);
         }
         let mut guarded = self.lock();
-        let Guarded { config, breaker, .. } = &mut *guarded;
+        let Guarded {
+            config,
+            breaker,
+            adaptive,
+        } = &mut *guarded;
+        if let (Sign::Good, Some(adaptive)) = (sign, adaptive) {
+            adaptive.went_well(self.in_flight.load(Ordering::Relaxed));
+        }
         let change = breaker.told(config, pass, sign, now)?;
         self.stirred
             .store(!breaker.is_quiet(config, now), Ordering::Relaxed);

@@ -266,6 +266,11 @@ async fn refusals_lower_the_limit_and_everybody_sees_it() {
     let state = gateway.app.runtime().targets[0].state.clone();
     assert_eq!(state.limit(), Some(10_000), "what may be in flight at all");
     let busy = AttemptError::new(Fault::Status(503), "p answered 503: at capacity");
+    // One that is refused alone is not one too many.
+    gateway.fake.turn(Script::refuse(busy.clone()));
+    assert!(gateway.chat(HELLO).await.status >= 500);
+    assert_eq!(state.limit(), Some(10_000));
+    let _beside = open(&gateway).await;
     gateway.fake.turn(Script::refuse(busy));
     assert!(gateway.chat(HELLO).await.status >= 500);
     let limit = state.limit().unwrap();

@@ -230,7 +230,7 @@ fn request(seed: u64, n: u64) -> (usize, bool, bytes::Bytes) {
         part = part.saturating_sub(*share);
         here
     });
-    let stream = (draw >> 16) % 2 == 0;
+    let stream = (draw >> 16).is_multiple_of(2);
     let tokens = usize::try_from((draw >> 32) % LENGTHS.len() as u64).unwrap_or(0);
     let tokens = LENGTHS.get(tokens).copied().unwrap_or(1);
     let body = json!({
