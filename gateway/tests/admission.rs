@@ -289,6 +289,7 @@ async fn refusals_lower_the_limit_and_everybody_sees_it() {
 #[tokio::test]
 async fn first_words_that_come_late_under_load_lower_the_limit_and_length_does_not() {
     let text = PLAN.replace("[routes.auto]", "limits = { concurrency = 8 }\n[routes.auto]");
+    let text = format!("{text}\n[admission]\nmax_wait_ms = 60_000");
     let gateway = Arc::new(Gateway::with(&text, Script::answer("ok"), &[]).await);
     let state = gateway.app.runtime().targets[0].state.clone();
     let played = |first: u64, rest: u64| {
@@ -318,7 +319,7 @@ async fn first_words_that_come_late_under_load_lower_the_limit_and_length_does_n
     gateway.fake.turn(played(1, 250));
     rounds(4).await;
     assert_eq!(state.limit(), Some(8), "long answers are long answers");
-    gateway.fake.turn(played(250, 1));
+    gateway.fake.turn(played(900, 1));
     rounds(3).await;
     assert!(state.limit().unwrap() < 8, "{:?}", state.limit());
 }

@@ -70,7 +70,7 @@ pub struct Adaptive {
     word: FirstWord,
     /// The first of the cuts for slowness: what ran, what a first word took, and the limit before.
     slowed: Option<(u32, u64, f64)>,
-    /// What a try usually takes from beginning to end, in microseconds; 0 while unknown. For telling waits, nothing else.
+    /// What a good try usually takes from beginning to end, in microseconds; 0 while unknown. For telling waits, nothing else.
     held_us: u64,
 }
 
@@ -105,7 +105,11 @@ impl Adaptive {
 
     /// It was mended: nothing that lowered the limit holds any more.
     pub fn forgive(&mut self) {
-        *self = Self::new(self.ceiling);
+        *self = Self {
+            held_us: self.held_us,
+            word: self.word.clone(),
+            ..Self::new(self.ceiling)
+        };
     }
 
     /// Tries at once, now.
@@ -134,9 +138,9 @@ impl Adaptive {
             Felt::Refused | Felt::TimedOut if !self.speaks_of_too_much(running) => {}
             Felt::Refused => self.refused(running, now),
             Felt::TimedOut => self.cut(0.5, running, now),
-            Felt::Word(after) => self.word(after, running, now),
+            Felt::Word(after) => self.word(after, true, running, now),
             // A word would have come later still. Without that, who lets everybody wait too long would look quick.
-            Felt::NoWord(after) if self.word.is_slow(after) => self.word(after, running, now),
+            Felt::NoWord(after) if self.word.is_slow(after) => self.word(after, false, running, now),
             Felt::NoWord(_) => {}
         }
     }
@@ -150,21 +154,24 @@ impl Adaptive {
         running > 1 && self.well.is_some_and(|most| most / 2 < running)
     }
 
-    fn word(&mut self, after: Duration, running: u32, now: Time) {
-        match self.word.came(after, now) {
+    fn word(&mut self, after: Duration, is_word: bool, running: u32, now: Time) {
+        match self.word.came(after, is_word, now) {
             None => {}
             Some(Ok(())) => self.slowed = None,
             Some(Err(slow)) => self.slow(slow, running, now),
         }
     }
 
-    /// A try ended that was held for so long; `running` ran, it included. `reached`: since the last end the limit was.
-    pub fn ended(&mut self, running: u32, held: Duration, reached: bool, now: Time) {
-        let us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX).max(1);
-        self.held_us = match self.held_us {
-            0 => us,
-            old => (old - old / 16).saturating_add(us / 16).max(1),
-        };
+    /// A try ended while `running` ran, it included. `held`: for how long it ran, where it went well: what hangs or fails at once
+    /// says nothing of how fast places become free. `reached`: since the last end the limit was.
+    pub fn ended(&mut self, running: u32, held: Option<Duration>, reached: bool, now: Time) {
+        if let Some(held) = held {
+            let us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX).max(1);
+            self.held_us = match self.held_us {
+                0 => us,
+                old => (old - old / 16).saturating_add(us / 16).max(1),
+            };
+        }
         self.reached |= reached;
         if reached {
             self.known_at = now;

@@ -67,7 +67,7 @@ fn play(
             Event::End(began, took) => {
                 limit.ended(
                     running,
-                    Duration::from_micros(now - began),
+                    Some(Duration::from_micros(now - began)),
                     std::mem::take(&mut reached),
                     Time(now),
                 );
@@ -92,12 +92,7 @@ fn play(
                 && let Beyond::Refuses(pause) = beyond
             {
                 limit.felt(Felt::Refused, running, Time(now));
-                limit.ended(
-                    running,
-                    Duration::from_millis(1),
-                    std::mem::take(&mut reached),
-                    Time(now),
-                );
+                limit.ended(running, None, std::mem::take(&mut reached), Time(now));
                 running -= 1;
                 refused += u32::from(later);
                 held = now + pause * MS;
@@ -189,7 +184,7 @@ fn at(ms: u64) -> Time {
 /// Ends of a whole round and more, while as many run as may.
 fn round(limit: &mut Adaptive) {
     for _ in 0..=limit.room() {
-        limit.ended(limit.room(), Duration::from_millis(500), true, at(1));
+        limit.ended(limit.room(), Some(Duration::from_millis(500)), true, at(1));
     }
 }
 
@@ -210,7 +205,7 @@ fn a_quota_or_an_outage_is_not_taken_for_too_much_at_once() {
     let mut limit = Adaptive::new(1_000);
     for n in 0..100 {
         limit.felt(Felt::Refused, 3, at(n));
-        limit.ended(3, Duration::from_millis(1), false, at(n));
+        limit.ended(3, None, false, at(n));
     }
     assert_eq!(limit.room(), 1_000, "nothing went well");
     limit.went_well(8);
@@ -221,7 +216,7 @@ fn a_quota_or_an_outage_is_not_taken_for_too_much_at_once() {
     assert_eq!(limit.room(), 64);
     for n in 0..100 {
         limit.felt(Felt::Refused, 9, at(300 + n));
-        limit.ended(9, Duration::from_millis(1), false, at(300 + n));
+        limit.ended(9, None, false, at(300 + n));
     }
     assert_eq!(limit.room(), 64, "nothing has gone well since");
 }
@@ -234,7 +229,7 @@ fn a_limit_that_nobody_reaches_is_forgotten() {
     assert_eq!(limit.room(), 64);
     for second in 1..=60 {
         for _ in 0..30 {
-            limit.ended(2, Duration::from_millis(100), false, at(second * 1_000));
+            limit.ended(2, Some(Duration::from_millis(100)), false, at(second * 1_000));
         }
     }
     assert_eq!(limit.room(), 1_000);
@@ -258,7 +253,7 @@ fn who_is_slower_by_itself_has_its_limit_back() {
     words(&mut limit, 900, 32);
     assert_eq!(limit.room(), 16, "what began before says nothing");
     for _ in 0..32 {
-        limit.ended(16, Duration::from_millis(1_500), false, at(1));
+        limit.ended(16, Some(Duration::from_millis(1_500)), false, at(1));
     }
     words(&mut limit, 890, 16);
     assert_eq!(limit.room(), 32, "half as many were no quicker");
@@ -282,6 +277,11 @@ fn who_is_left_before_its_first_word_is_not_quick() {
     no_words(&mut limit, 290);
     assert_eq!(limit.room(), 32, "too early to tell");
     no_words(&mut limit, 1_500);
+    assert_eq!(limit.room(), 32, "not a word came: that is an outage");
+    for n in 0..2 {
+        limit.felt(Felt::Word(Duration::from_millis(1_000)), 32, at(n + 60));
+    }
+    no_words(&mut limit, 1_500);
     assert_eq!(limit.room(), 16);
 }
 
@@ -289,7 +289,7 @@ fn who_is_left_before_its_first_word_is_not_quick() {
 fn long_answers_are_no_sign() {
     let mut limit = Adaptive::new(64);
     for n in 0..5_000 {
-        limit.ended(64, Duration::from_secs(n), true, at(n));
+        limit.ended(64, Some(Duration::from_secs(n)), true, at(n));
     }
     assert_eq!(limit.room(), 64);
 }
@@ -328,7 +328,7 @@ proptest! {
                     reached |= running >= before;
                 }
                 2 if running > 0 => {
-                    limit.ended(running, Duration::from_millis(n), std::mem::take(&mut reached), Time(now));
+                    limit.ended(running, Some(Duration::from_millis(n)), std::mem::take(&mut reached), Time(now));
                     if n % 3 > 0 {
                         limit.went_well(running);
                     }
