@@ -39,8 +39,8 @@ const MOST_AT_ONCE: usize = 2_000;
 
 /// Classes with the environment of their keys, and their part of the load in percent.
 const CLASSES: [(&str, &str, u64); 3] = [
-    ("high", "OVERLOAD_HIGH", 20),
-    ("normal", "OVERLOAD_NORMAL", 40),
+    ("high", "OVERLOAD_HIGH", 15),
+    ("normal", "OVERLOAD_NORMAL", 45),
     ("low", "OVERLOAD_LOW", 40),
 ];
 
