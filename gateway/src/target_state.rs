@@ -118,6 +118,8 @@ pub struct Seat {
     used: bool,
     /// A first word is awaited in it.
     silent: bool,
+    /// The try went well.
+    well: bool,
 }
 
 impl Seat {
@@ -143,6 +145,7 @@ pub struct Leave {
 impl Leave {
     /// What the try says of its target.
     pub fn told(&mut self, sign: Sign, now: Time) -> Option<Change> {
+        self.seat.well |= sign == Sign::Good;
         self.seat.state.told(&mut self.pass, sign, now)
     }
     /// What it made felt of how much the target can take.
@@ -242,6 +245,7 @@ impl TargetState {
             since: now,
             used: false,
             silent: false,
+            well: false,
         })
     }
 
@@ -265,7 +269,7 @@ impl TargetState {
                 if seat.silent {
                     adaptive.felt(Felt::NoWord(now.since(since)), running, now);
                 }
-                adaptive.ended(running, now.since(since), reached);
+                adaptive.ended(running, seat.well.then(|| now.since(since)), reached, now);
             }
             self.publish(&guarded);
         }
@@ -317,10 +321,22 @@ impl TargetState {
             self.limited.store(0, Ordering::Relaxed);
         }
         let mut guarded = self.lock();
-        let Guarded { config, breaker, .. } = &mut *guarded;
+        let Guarded {
+            config,
+            breaker,
+            adaptive,
+        } = &mut *guarded;
+        if let (Sign::Good, Some(adaptive)) = (sign, adaptive.as_mut()) {
+            adaptive.went_well(self.in_flight.load(Ordering::Relaxed));
+        }
         let change = breaker.told(config, pass, sign, now)?;
+        if let (Change::Closed, Some(adaptive)) = (&change, adaptive.as_mut()) {
+            // What lowered it was an outage; slow start is for what comes after one.
+            adaptive.forgive();
+        }
         self.stirred
             .store(!breaker.is_quiet(config, now), Ordering::Relaxed);
+        self.publish(&guarded);
         if let Change::Opened(opened) = change
             && let Some(count) = self.opened.get(opened.why as usize)
         {

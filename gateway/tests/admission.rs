@@ -266,6 +266,11 @@ async fn refusals_lower_the_limit_and_everybody_sees_it() {
     let state = gateway.app.runtime().targets[0].state.clone();
     assert_eq!(state.limit(), Some(10_000), "what may be in flight at all");
     let busy = AttemptError::new(Fault::Status(503), "p answered 503: at capacity");
+    // One that is refused alone is not one too many.
+    gateway.fake.turn(Script::refuse(busy.clone()));
+    assert!(gateway.chat(HELLO).await.status >= 500);
+    assert_eq!(state.limit(), Some(10_000));
+    let _beside = open(&gateway).await;
     gateway.fake.turn(Script::refuse(busy));
     assert!(gateway.chat(HELLO).await.status >= 500);
     let limit = state.limit().unwrap();
@@ -284,6 +289,7 @@ async fn refusals_lower_the_limit_and_everybody_sees_it() {
 #[tokio::test]
 async fn first_words_that_come_late_under_load_lower_the_limit_and_length_does_not() {
     let text = PLAN.replace("[routes.auto]", "limits = { concurrency = 8 }\n[routes.auto]");
+    let text = format!("{text}\n[admission]\nmax_wait_ms = 60_000");
     let gateway = Arc::new(Gateway::with(&text, Script::answer("ok"), &[]).await);
     let state = gateway.app.runtime().targets[0].state.clone();
     let played = |first: u64, rest: u64| {
@@ -313,7 +319,7 @@ async fn first_words_that_come_late_under_load_lower_the_limit_and_length_does_n
     gateway.fake.turn(played(1, 250));
     rounds(4).await;
     assert_eq!(state.limit(), Some(8), "long answers are long answers");
-    gateway.fake.turn(played(250, 1));
+    gateway.fake.turn(played(900, 1));
     rounds(3).await;
     assert!(state.limit().unwrap() < 8, "{:?}", state.limit());
 }

@@ -9,6 +9,9 @@
 //! *What raises it*: a round in which it was reached. By one; after eight such rounds by twice as much each time, so that a
 //! cut for nothing is soon forgotten. Where one more was refused it stands still at first, and tries that one ever less often:
 //! refusals cost everyone a pause.
+//! *What is no sign of too much*: a refusal or time-out of a try that ran alone; one where twice as many went well of late; one
+//! after another with nothing that went well between them. Those speak of a quota or an outage, which holds and breakers are for.
+//! *When it is forgotten*: each ten seconds in which it was not reached double it; by then nobody knows whether it still holds.
 //! *When slowness is not ours*: where half as many are no quicker, the target is slower by itself. Then that is what it takes,
 //! and the limit is given back.
 //!
@@ -23,6 +26,8 @@ use crate::units::Time;
 const SMALL_STEPS: u32 = 8;
 /// Rounds until one more than was refused is tried, at first and at last.
 const PROBE: (u32, u32) = (8, 64);
+/// A limit that is not reached doubles in this time.
+const STALE: Duration = Duration::from_secs(10);
 /// Where so few run, one refusal or time-out by itself does not bring the limit down to them ...
 const LEASH: f64 = 64.0;
 /// ... and where so few run, slowness does not: it is hardly ours.
@@ -54,6 +59,10 @@ pub struct Adaptive {
     reached: bool,
     /// Rounds since the last cut in which it was reached.
     rounds: u32,
+    /// Something went well since the last cut, and while so many ran of late.
+    well: Option<u32>,
+    /// When it was last reached, lowered or doubled.
+    known_at: Time,
     /// So many ran when one more was refused.
     refused_beyond: Option<u32>,
     /// Rounds until one more than that is tried.
@@ -61,7 +70,7 @@ pub struct Adaptive {
     word: FirstWord,
     /// The first of the cuts for slowness: what ran, what a first word took, and the limit before.
     slowed: Option<(u32, u64, f64)>,
-    /// What a try usually takes from beginning to end, in microseconds; 0 while unknown. For telling waits, nothing else.
+    /// What a good try usually takes from beginning to end, in microseconds; 0 while unknown. For telling waits, nothing else.
     held_us: u64,
 }
 
@@ -76,6 +85,8 @@ impl Adaptive {
             settling: false,
             reached: false,
             rounds: 0,
+            well: None,
+            known_at: Time(0),
             refused_beyond: None,
             probe_after: PROBE.0,
             word: FirstWord::default(),
@@ -94,7 +105,11 @@ impl Adaptive {
 
     /// It was mended: nothing that lowered the limit holds any more.
     pub fn forgive(&mut self) {
-        *self = Self::new(self.ceiling);
+        *self = Self {
+            held_us: self.held_us,
+            word: self.word.clone(),
+            ..Self::new(self.ceiling)
+        };
     }
 
     /// Tries at once, now.
@@ -120,31 +135,47 @@ impl Adaptive {
             return;
         }
         match felt {
-            Felt::Refused => self.refused(running),
-            Felt::TimedOut => self.cut(0.5, running),
-            Felt::Word(after) => self.word(after, running, now),
+            Felt::Refused | Felt::TimedOut if !self.speaks_of_too_much(running) => {}
+            Felt::Refused => self.refused(running, now),
+            Felt::TimedOut => self.cut(0.5, running, now),
+            Felt::Word(after) => self.word(after, true, running, now),
             // A word would have come later still. Without that, who lets everybody wait too long would look quick.
-            Felt::NoWord(after) if self.word.is_slow(after) => self.word(after, running, now),
+            Felt::NoWord(after) if self.word.is_slow(after) => self.word(after, false, running, now),
             Felt::NoWord(_) => {}
         }
     }
 
-    fn word(&mut self, after: Duration, running: u32, now: Time) {
-        match self.word.came(after, now) {
+    /// A try went well while `running` ran, it included.
+    pub fn went_well(&mut self, running: u32) {
+        self.well = Some(self.well.unwrap_or(0).max(running));
+    }
+
+    fn speaks_of_too_much(&self, running: u32) -> bool {
+        running > 1 && self.well.is_some_and(|most| most / 2 < running)
+    }
+
+    fn word(&mut self, after: Duration, is_word: bool, running: u32, now: Time) {
+        match self.word.came(after, is_word, now) {
             None => {}
             Some(Ok(())) => self.slowed = None,
-            Some(Err(slow)) => self.slow(slow, running),
+            Some(Err(slow)) => self.slow(slow, running, now),
         }
     }
 
-    /// A try ended that was held for so long; `running` ran, it included. `reached`: since the last end the limit was.
-    pub fn ended(&mut self, running: u32, held: Duration, reached: bool) {
-        let us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX).max(1);
-        self.held_us = match self.held_us {
-            0 => us,
-            old => (old - old / 8).saturating_add(us / 8).max(1),
-        };
+    /// A try ended while `running` ran, it included. `held`: for how long it ran, where it went well: what hangs or fails at once
+    /// says nothing of how fast places become free. `reached`: since the last end the limit was.
+    pub fn ended(&mut self, running: u32, held: Option<Duration>, reached: bool, now: Time) {
+        if let Some(held) = held {
+            let us = u64::try_from(held.as_micros()).unwrap_or(u64::MAX).max(1);
+            self.held_us = match self.held_us {
+                0 => us,
+                old => (old - old / 16).saturating_add(us / 16).max(1),
+            };
+        }
         self.reached |= reached;
+        if reached {
+            self.known_at = now;
+        }
         self.left = self.left.saturating_sub(1);
         if self.left > 0 {
             return;
@@ -152,11 +183,16 @@ impl Adaptive {
         self.left = running.saturating_sub(1).max(1);
         let settled = std::mem::take(&mut self.settling);
         let reached = std::mem::take(&mut self.reached);
+        self.well = self.well.map(|most| most - most / 4);
         if settled {
             self.word.anew();
         } else if reached {
             self.rounds = self.rounds.saturating_add(1);
             self.grow();
+        } else if now.since(self.known_at) >= STALE {
+            self.known_at = now;
+            (self.refused_beyond, self.probe_after) = (None, PROBE.0);
+            self.limit = (self.limit * 2.0).min(f64::from(self.ceiling));
         }
     }
 
@@ -180,7 +216,7 @@ impl Adaptive {
         self.limit = grown.min(f64::from(self.ceiling));
     }
 
-    fn refused(&mut self, running: u32) {
+    fn refused(&mut self, running: u32, now: Time) {
         let most = running.saturating_sub(1).max(1);
         let same = self
             .refused_beyond
@@ -190,10 +226,10 @@ impl Adaptive {
             false => PROBE.0,
         };
         self.refused_beyond = Some(most);
-        self.cut(0.9, running);
+        self.cut(0.9, running, now);
     }
 
-    fn slow(&mut self, slow: Slow, running: u32) {
+    fn slow(&mut self, slow: Slow, running: u32, now: Time) {
         if let Some((_, took, limit)) = self.slowed.filter(|(ran, ..)| running <= ran / 2) {
             if slow.us.saturating_mul(5) >= took.saturating_mul(4) {
                 // Half as many, and it is no quicker: it takes so long by itself.
@@ -207,7 +243,7 @@ impl Adaptive {
         }
         self.slowed.get_or_insert((running, slow.us, self.limit));
         if self.reached || running >= self.room() {
-            self.cut(slow.keep, running);
+            self.cut(slow.keep, running, now);
         } else {
             // Less than may run cannot be too much because of the limit; it only comes nearer.
             self.limit = self.limit.min(f64::from(running).max(FEW));
@@ -215,12 +251,14 @@ impl Adaptive {
         }
     }
 
-    fn cut(&mut self, keep: f64, running: u32) {
+    fn cut(&mut self, keep: f64, running: u32, now: Time) {
         let ran = f64::from(running);
         let nearer = (self.limit / 2.0).min(ran.max(LEASH));
         self.limit = (keep * ran).max(nearer).min(self.limit).max(1.0);
         self.left = running.max(1);
         self.settling = true;
+        self.well = None;
+        self.known_at = now;
         self.reached = false;
         self.rounds = 0;
         self.word.anew();

@@ -8,6 +8,8 @@ use crate::units::Time;
 const TOGETHER: usize = 16;
 /// Of these, the one in whose place the quickest quarter ends: it says less of long prompts than a mean would.
 const QUARTER: usize = TOGETHER / 4 - 1;
+/// Of these, words that really came, at least.
+const LEAST_WORDS: usize = 2;
 /// It is slow at twice its own time ...
 const SLOW: u64 = 2;
 /// ... and at so much more, in microseconds: what is less is the noise of networks and schedulers.
@@ -23,6 +25,8 @@ pub(super) struct FirstWord {
     seen_at: Time,
     seen: [u64; TOGETHER],
     count: usize,
+    /// Of these, words that came.
+    words: usize,
 }
 
 /// It takes longer than by itself.
@@ -36,8 +40,13 @@ pub(super) struct Slow {
 
 impl FirstWord {
     /// One more. Says something once enough were seen, and then begins to count anew.
-    pub(super) fn came(&mut self, after: Duration, now: Time) -> Option<Result<(), Slow>> {
+    /// Where hardly any of them was a word that came, that is an outage: it says nothing.
+    pub(super) fn came(&mut self, after: Duration, is_word: bool, now: Time) -> Option<Result<(), Slow>> {
+        self.words += usize::from(is_word);
         let quick = self.quick(after)?;
+        if std::mem::take(&mut self.words) < LEAST_WORDS {
+            return None;
+        }
         self.own(quick, now);
         if !self.too_long(quick) {
             return Some(Ok(()));
@@ -74,7 +83,7 @@ impl FirstWord {
 
     /// What came so far was asked for before something changed.
     pub(super) fn anew(&mut self) {
-        self.count = 0;
+        (self.count, self.words) = (0, 0);
     }
 
     /// It takes so long by itself.

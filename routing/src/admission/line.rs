@@ -2,8 +2,8 @@
 //!
 //! *Order*: high before normal before low. Inside a class by arrival, where a request that will be long stands as if it had
 //! come a little later, a quarter of a second at most: short ones pass it, but nobody for ever. *No class starves*: one that
-//! was passed over [`SHARE`] times in a row while somebody of it waited has the next turn. That is a guaranteed share of a
-//! sixteenth for each lower class; ageing by time would not do, since nobody here waits long enough to grow old.
+//! was passed over [`SHARE`] times since its last turn, while somebody of it waited (whoever that was), has the next one. That is
+//! a guaranteed share of a sixteenth for each lower class; ageing by time would not do: nobody here waits long enough to grow old.
 //! *Bounds*: as many as there are places; when all are taken, a request of a higher class takes that of the last one of the
 //! lowest. Whoever would still be waiting when its patience ends is turned away at once and told when to come back.
 
@@ -212,11 +212,7 @@ impl<T> Line<T> {
     /// Takes somebody out of the row. `None`: it is no longer there.
     pub fn leave(&mut self, ticket: Ticket) -> Option<T> {
         let waiter = self.waiting.remove(&ticket)?;
-        let class = ticket.class as usize;
-        self.count[class] -= 1;
-        if self.count[class] == 0 {
-            self.passed[class] = 0;
-        }
+        self.count[ticket.class as usize] -= 1;
         Some(waiter.value)
     }
 

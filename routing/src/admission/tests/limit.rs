@@ -60,14 +60,16 @@ fn play(
         match event {
             Event::Look => {}
             Event::Word(began) => {
+                limit.went_well(running);
                 limit.felt(Felt::Word(Duration::from_micros(now - began)), running, Time(now));
                 slowest = if later { slowest.max(now - began) } else { 0 };
             }
             Event::End(began, took) => {
                 limit.ended(
                     running,
-                    Duration::from_micros(now - began),
+                    Some(Duration::from_micros(now - began)),
                     std::mem::take(&mut reached),
+                    Time(now),
                 );
                 running -= 1;
                 busy -= 1;
@@ -90,7 +92,7 @@ fn play(
                 && let Beyond::Refuses(pause) = beyond
             {
                 limit.felt(Felt::Refused, running, Time(now));
-                limit.ended(running, Duration::from_millis(1), std::mem::take(&mut reached));
+                limit.ended(running, None, std::mem::take(&mut reached), Time(now));
                 running -= 1;
                 refused += u32::from(later);
                 held = now + pause * MS;
@@ -120,7 +122,7 @@ fn unequal(n: u64) -> u64 {
 #[test]
 fn a_provider_that_refuses_is_asked_for_what_it_can_do() {
     for capacity in [1, 4, 16, 200] {
-        for pause in [0, 100, 1_000] {
+        for pause in [5, 100, 1_000] {
             let mut limit = Adaptive::new(10_000);
             let played = play(
                 &mut limit,
@@ -182,19 +184,55 @@ fn at(ms: u64) -> Time {
 /// Ends of a whole round and more, while as many run as may.
 fn round(limit: &mut Adaptive) {
     for _ in 0..=limit.room() {
-        limit.ended(limit.room(), Duration::from_millis(500), true);
+        limit.ended(limit.room(), Some(Duration::from_millis(500)), true, at(1));
     }
 }
 
 #[test]
 fn one_sign_among_few_is_no_catastrophe() {
     let mut limit = Adaptive::new(10_000);
+    limit.went_well(2);
     limit.felt(Felt::Refused, 2, at(1));
     assert_eq!(limit.room(), 64);
     for _ in 0..24 {
         round(&mut limit);
     }
     assert!(limit.room() > 1_000, "{}", limit.room());
+}
+
+#[test]
+fn a_quota_or_an_outage_is_not_taken_for_too_much_at_once() {
+    let mut limit = Adaptive::new(1_000);
+    for n in 0..100 {
+        limit.felt(Felt::Refused, 3, at(n));
+        limit.ended(3, None, false, at(n));
+    }
+    assert_eq!(limit.room(), 1_000, "nothing went well");
+    limit.went_well(8);
+    limit.felt(Felt::TimedOut, 1, at(200));
+    limit.felt(Felt::Refused, 4, at(201));
+    assert_eq!(limit.room(), 1_000, "alone; and twice as many went well");
+    limit.felt(Felt::Refused, 9, at(202));
+    assert_eq!(limit.room(), 64);
+    for n in 0..100 {
+        limit.felt(Felt::Refused, 9, at(300 + n));
+        limit.ended(9, None, false, at(300 + n));
+    }
+    assert_eq!(limit.room(), 64, "nothing has gone well since");
+}
+
+#[test]
+fn a_limit_that_nobody_reaches_is_forgotten() {
+    let mut limit = Adaptive::new(1_000);
+    limit.went_well(20);
+    limit.felt(Felt::Refused, 20, at(1));
+    assert_eq!(limit.room(), 64);
+    for second in 1..=60 {
+        for _ in 0..30 {
+            limit.ended(2, Some(Duration::from_millis(100)), false, at(second * 1_000));
+        }
+    }
+    assert_eq!(limit.room(), 1_000);
 }
 
 #[test]
@@ -215,7 +253,7 @@ fn who_is_slower_by_itself_has_its_limit_back() {
     words(&mut limit, 900, 32);
     assert_eq!(limit.room(), 16, "what began before says nothing");
     for _ in 0..32 {
-        limit.ended(16, Duration::from_millis(1_500), false);
+        limit.ended(16, Some(Duration::from_millis(1_500)), false, at(1));
     }
     words(&mut limit, 890, 16);
     assert_eq!(limit.room(), 32, "half as many were no quicker");
@@ -239,6 +277,11 @@ fn who_is_left_before_its_first_word_is_not_quick() {
     no_words(&mut limit, 290);
     assert_eq!(limit.room(), 32, "too early to tell");
     no_words(&mut limit, 1_500);
+    assert_eq!(limit.room(), 32, "not a word came: that is an outage");
+    for n in 0..2 {
+        limit.felt(Felt::Word(Duration::from_millis(1_000)), 32, at(n + 60));
+    }
+    no_words(&mut limit, 1_500);
     assert_eq!(limit.room(), 16);
 }
 
@@ -246,7 +289,7 @@ fn who_is_left_before_its_first_word_is_not_quick() {
 fn long_answers_are_no_sign() {
     let mut limit = Adaptive::new(64);
     for n in 0..5_000 {
-        limit.ended(64, Duration::from_secs(n), true);
+        limit.ended(64, Some(Duration::from_secs(n)), true, at(n));
     }
     assert_eq!(limit.room(), 64);
 }
@@ -257,6 +300,7 @@ fn a_new_ceiling_lifts_only_who_was_at_the_old_one() {
     free.set_ceiling(20);
     assert_eq!(free.room(), 20);
     let mut lowered = Adaptive::new(100);
+    lowered.went_well(9);
     lowered.felt(Felt::Refused, 10, at(1));
     let room = lowered.room();
     lowered.set_ceiling(1_000);
@@ -284,7 +328,10 @@ proptest! {
                     reached |= running >= before;
                 }
                 2 if running > 0 => {
-                    limit.ended(running, Duration::from_millis(n), std::mem::take(&mut reached));
+                    limit.ended(running, Some(Duration::from_millis(n)), std::mem::take(&mut reached), Time(now));
+                    if n % 3 > 0 {
+                        limit.went_well(running);
+                    }
                     running -= 1;
                     round = round.saturating_sub(1);
                 }

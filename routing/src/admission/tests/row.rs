@@ -67,6 +67,21 @@ fn a_lower_class_has_its_share() {
 }
 
 #[test]
+fn those_who_could_not_wait_any_longer_have_waited_for_their_class() {
+    let mut line = Line::default();
+    let mut lows = 0;
+    for turn in 0..64 {
+        join(&mut line, ask(Class::High, turn, 0), 0);
+        let Joined::Waits { ticket, .. } = join(&mut line, ask(Class::Low, turn, 0), 1) else {
+            panic!("there are places");
+        };
+        lows += line.next(at(turn), |_| Some(())).map_or(0, |(_, id, ())| id);
+        line.leave(ticket);
+    }
+    assert_eq!(lows, 4);
+}
+
+#[test]
 fn who_would_wait_in_vain_is_told_at_once_for_how_long() {
     let pace = Pace {
         turn: Some(ms(100)),
