@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap,
-    HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE,
+    HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -24,6 +24,7 @@ use crate::note;
 use crate::server::watch::Watch;
 use crate::steps::cache::{Served, Told};
 use crate::steps::deadline::Deadline;
+use crate::steps::intake::FRAMING;
 use crate::telemetry::record::End;
 
 /// What the steps come to.
@@ -331,6 +332,10 @@ fn refused(failed: Failed, headers: &mut HeaderMap, ledger: &mut Ledger) -> (Sta
             HeaderValue::from(after.as_millis().div_ceil(1_000).max(1) as u64),
         );
         headers.insert("retry-after-ms", HeaderValue::from(after.as_millis() as u64));
+    }
+    if error.param_name() == Some(FRAMING) {
+        // Where the next request would begin is not sure.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(methods) = error.allowed_methods() {
         headers.insert(ALLOW, HeaderValue::from_static(methods));

@@ -11,6 +11,7 @@ pub mod fields;
 pub mod lists;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -123,7 +124,6 @@ impl Spans {
 }
 
 /// One request, decoded once.
-#[derive(Debug)]
 pub struct Call {
     /// The endpoint.
     pub kind: CallKind,
@@ -151,8 +151,20 @@ pub struct Call {
     typed: OnceLock<Result<chat::ChatRequest>>,
 }
 
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not what it says.
+        let (kind, bytes, fields) = (self.kind, self.raw.len(), self.spans.fields.len());
+        write!(
+            f,
+            "Call({kind:?}, {bytes} bytes, {fields} fields, stream {})",
+            self.stream
+        )
+    }
+}
+
 /// What [`Call::new`] is made of.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Parts {
     /// See [`Call::kind`].
     pub kind: CallKind,

@@ -194,6 +194,36 @@ impl AttemptError {
         self
     }
 
+    /// With every text in it that may be shown replaced by what `write` makes of it, where it makes something; a header
+    /// that would change is left out.
+    pub(super) fn rewritten(mut self, write: impl Fn(&str) -> Option<String>) -> Self {
+        let Inner {
+            detail,
+            upstream,
+            headers,
+            ..
+        } = &mut *self.0;
+        if let Some(text) = write(detail) {
+            *detail = text;
+        }
+        if let Some(says) = upstream {
+            if let Some(text) = write(&says.message) {
+                says.message = text;
+            }
+            for word in [&mut says.kind, &mut says.code, &mut says.param] {
+                if let Some(text) = word.as_deref().and_then(&write) {
+                    *word = Some(text.into());
+                }
+            }
+        }
+        let changes = |value: &http::HeaderValue| value.to_str().is_ok_and(|text| write(text).is_some());
+        if headers.values().any(changes) {
+            let kept = headers.iter().filter(|(_, value)| !changes(value));
+            *headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        }
+        self
+    }
+
     /// What happened.
     pub fn fault(&self) -> Fault {
         self.0.fault

@@ -11,6 +11,7 @@ use routing::plan::{Params, ProviderKind, TargetConfig};
 
 use super::event::Frame;
 use super::failure::{AttemptError, Fault};
+use super::hidden::Hidden;
 use super::pool::{Endpoint, Exchange, Exchanged, PooledBody};
 use super::upstream::{parse_error, passing_headers, plain_text, read_error, retry_after};
 use super::{CallContext, Reply, ReplyBody};
@@ -46,6 +47,8 @@ pub struct HttpTarget {
     headers: HeaderMap,
     /// The header that carries the key.
     key: Arc<ProviderKey>,
+    /// What nobody else is shown.
+    hidden: Arc<Hidden>,
     params: Params,
     max_output: Option<u32>,
 }
@@ -91,6 +94,11 @@ impl ProviderKey {
         );
     }
 
+    /// The key now.
+    pub(super) fn now(&self) -> Option<Arc<String>> {
+        self.0.load_full()
+    }
+
     fn add(&self, dialect: Dialect, headers: &mut HeaderMap) -> Result<(), AttemptError> {
         let guard = self.0.load();
         let Some(key) = guard.as_deref() else {
@@ -112,6 +120,23 @@ impl ProviderKey {
     }
 }
 
+/// A header that the plan adds to every request to a provider.
+#[derive(Clone)]
+pub struct ExtraHeader {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its value; a secret's is looked up.
+    pub value: String,
+    /// The value is a secret of the plan.
+    pub secret: bool,
+}
+
+impl fmt::Debug for ExtraHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExtraHeader({})", self.name)
+    }
+}
+
 impl HttpTarget {
     /// A target of the plan. `headers` are the provider's extra ones with their secrets looked up.
     ///
@@ -121,7 +146,7 @@ impl HttpTarget {
         config: &TargetConfig,
         endpoint: Endpoint,
         key: Arc<ProviderKey>,
-        headers: &[(Arc<str>, String)],
+        headers: &[ExtraHeader],
     ) -> Result<Self, String> {
         let dialect = match config.kind {
             ProviderKind::Openai => Dialect::Openai,
@@ -138,7 +163,7 @@ impl HttpTarget {
         if dialect == Dialect::Anthropic {
             all.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
         }
-        for (name, value) in headers {
+        for ExtraHeader { name, value, .. } in headers {
             let name: HeaderName = name
                 .parse()
                 .map_err(|_| format!("`{name}` cannot be a header's name"))?;
@@ -157,6 +182,7 @@ impl HttpTarget {
             name: config.name.clone(),
             model: config.model.clone(),
             dialect,
+            hidden: Arc::new(Hidden::new(Arc::clone(&key), headers, &endpoint)),
             endpoint,
             headers: all,
             key,
@@ -195,13 +221,17 @@ impl HttpTarget {
     pub(super) async fn call(&self, call: &Call, ctx: &CallContext<'_>) -> Result<Reply, AttemptError> {
         let exchange = self.exchange(call, ctx)?;
         let answer = exchange.send(ctx.pool).await?;
-        let headers = passing_headers(&answer.head.headers);
+        let headers = self.hidden.kept(passing_headers(&answer.head.headers));
         let status = answer.head.status.as_u16();
         if !(200..300).contains(&status) {
-            return Err(self.refused(status, answer, headers, ctx).await);
+            return Err(self
+                .hidden
+                .taken_from(self.refused(status, answer, headers, ctx).await));
         }
         let created = ctx.clock.unix_ms() / 1_000;
-        let decoder = self.decoder(call, &answer.head.headers, created)?;
+        let decoder = self
+            .decoder(call, &answer.head.headers, created)
+            .map_err(|error| self.hidden.taken_from(error))?;
         Ok(Reply {
             status,
             headers,
@@ -210,6 +240,7 @@ impl HttpTarget {
             body: ReplyBody::Http(Box::new(HttpBody {
                 body: Some(answer.body),
                 decoder,
+                hidden: Arc::clone(&self.hidden),
             })),
         })
     }
@@ -321,6 +352,7 @@ impl HttpTarget {
         };
         let encoding = text(CONTENT_ENCODING);
         if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+            let encoding = shown(encoding);
             let detail = format!("{at} compressed its answer ({encoding}) although it was asked not to");
             return Err(AttemptError::new(Fault::BadAnswer, detail).sent());
         }
@@ -331,6 +363,7 @@ impl HttpTarget {
             .trim()
             .to_ascii_lowercase();
         let unexpected = |wanted: &str| {
+            let media = shown(text(CONTENT_TYPE));
             let detail = format!("{at} answered with `{media}` instead of {wanted}; is base_url right?");
             AttemptError::new(Fault::BadAnswer, detail).sent()
         };
@@ -348,6 +381,12 @@ impl HttpTarget {
             )),
         }
     }
+}
+
+/// The beginning of a header's value, for messages.
+fn shown(value: &str) -> &str {
+    let value = value.split(';').next().unwrap_or_default().trim();
+    value.get(..value.floor_char_boundary(60)).unwrap_or_default()
 }
 
 /// Bytes to frames, by dialect and form.
@@ -413,6 +452,8 @@ pub struct HttpBody {
     /// `None` once the answer is over, well or not.
     body: Option<PooledBody>,
     decoder: Decoder,
+    /// Not to be quoted in an error.
+    hidden: Arc<Hidden>,
 }
 
 impl HttpBody {
@@ -433,7 +474,7 @@ impl HttpBody {
                 }
                 Err(error) => {
                     self.body = None;
-                    return Poll::Ready(Some(Err(error.sent())));
+                    return Poll::Ready(Some(Err(self.hidden.taken_from(error.sent()))));
                 }
                 Ok(None) => {}
             }
@@ -469,7 +510,11 @@ mod tests {
         );
         let make = |name: &str, value: &str| {
             let endpoint = Endpoint::new("http://127.0.0.1:1/v1", None, None, &ProxyEnv::default()).unwrap();
-            let headers = [(Arc::from(name), value.to_owned())];
+            let headers = [ExtraHeader {
+                name: name.into(),
+                value: value.to_owned(),
+                secret: true,
+            }];
             HttpTarget::new(&plan.targets[0], endpoint, ProviderKey::new(None), &headers)
         };
         for (name, value) in [
@@ -481,6 +526,6 @@ mod tests {
             assert!(make(name, value).is_err(), "{name}");
         }
         let target = make("x-team", "secret").unwrap();
-        assert!(!format!("{:?} {target:?}", target.headers).contains("secret"));
+        assert!(!format!("{:?} {target:?} {:?}", target.headers, target.hidden).contains("secret"));
     }
 }

@@ -9,7 +9,6 @@ use super::CallContext;
 use super::failure::AttemptError;
 use super::http::{Dialect, HttpTarget};
 use super::pool::{Exchange, PooledBody};
-use super::upstream::parse_error;
 
 /// Bytes of a list of models that are read.
 const MAX_LIST: usize = 4 << 20;
@@ -46,14 +45,11 @@ impl HttpTarget {
                     self.hint(ctx).await
                 )),
             },
-            (status @ (401 | 403), body) => {
-                let said = parse_error(&body).map(|e| format!(" ({})", first_line(&e.message)));
-                Knocked::Wrong(format!(
-                    "{} refuses the key with status {status}{}; check api_key",
-                    self.endpoint().base(),
-                    said.unwrap_or_default()
-                ))
-            }
+            // Its own words may quote the key.
+            (status @ (401 | 403), _) => Knocked::Wrong(format!(
+                "{} refuses the key with status {status}; check api_key",
+                self.endpoint().base()
+            )),
             (404, _) => match self.hint(ctx).await {
                 hint if hint.is_empty() => Knocked::NoList(404),
                 hint => Knocked::Wrong(format!("{} answered 404: {hint}", self.endpoint().base())),
@@ -123,11 +119,6 @@ fn models(body: &[u8]) -> Option<Vec<String>> {
             .map(str::to_owned)
             .collect(),
     )
-}
-
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(160).collect()
 }
 
 #[cfg(test)]

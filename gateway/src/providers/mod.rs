@@ -15,6 +15,7 @@ pub mod anthropic;
 pub mod event;
 pub mod failure;
 pub mod fake;
+mod hidden;
 pub mod http;
 pub mod json;
 pub mod knock;

@@ -219,10 +219,10 @@ fn parse_event(raw: &Bytes) -> Option<Sse> {
     fields.done()
 }
 
-/// The usual case: one `data: ` line, ended by LF LF, without a NUL or CR in it.
+/// The usual case: one `data: ` line with something in it, ended by LF LF, without a NUL or CR in it.
 fn verbatim(raw: &Bytes) -> Option<SseEvent> {
     let inside = raw.strip_prefix(b"data: ")?.strip_suffix(b"\n\n")?;
-    if memchr::memchr2(b'\n', b'\r', inside).is_some() {
+    if inside.is_empty() || memchr::memchr2(b'\n', b'\r', inside).is_some() {
         return None;
     }
     Some(SseEvent {
@@ -379,6 +379,30 @@ mod tests {
             plain(&all(&mut p, &[b"\ndata: b\n\n"])),
             [(String::new(), "b".to_owned())]
         );
+    }
+
+    /// Whichever way it is written: some servers send it to show that they live.
+    #[test]
+    fn an_event_without_data_is_none() {
+        for empty in [
+            "data: \n\n",
+            "data:\n\n",
+            "data\n\n",
+            "data: \r\n\r\n",
+            "event: ping\ndata: \n\n",
+        ] {
+            assert!(
+                all(&mut Parser::default(), &[empty.as_bytes()]).is_empty(),
+                "{empty:?}"
+            );
+            let mut unclosed = Parser::default();
+            unclosed.push(Bytes::from(empty.trim_end().to_owned()));
+            assert_eq!(
+                (unclosed.pull(), unclosed.finish()),
+                (Ok(None), None),
+                "{empty:?}"
+            );
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ const PASSING: [&str; 5] = [
 pub fn passing_headers(from: &HeaderMap) -> HeaderMap {
     let mut out = HeaderMap::new();
     for (name, value) in from {
-        if passes(name) {
+        if passes(name) && !is_of_the_connection(name, from) {
             out.append(name.clone(), value.clone());
         }
     }
@@ -40,6 +40,16 @@ pub fn passing_headers(from: &HeaderMap) -> HeaderMap {
 fn passes(name: &HeaderName) -> bool {
     let name = name.as_str();
     PASSING.contains(&name) || name.starts_with("x-ratelimit-") || name.starts_with("anthropic-ratelimit-")
+}
+
+/// Named in `connection`: meant for us alone, whatever it is.
+pub fn is_of_the_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
+    let named = |value: &http::HeaderValue| {
+        let text = value.to_str().unwrap_or_default();
+        text.split(',')
+            .any(|token| token.trim().eq_ignore_ascii_case(name.as_str()))
+    };
+    headers.get_all(http::header::CONNECTION).iter().any(named)
 }
 
 /// The wait that `retry-after-ms`, else `retry-after` (seconds or a date) asks for. Nonsense is no wait at all.
@@ -247,8 +257,11 @@ mod tests {
             ("set-cookie", "a=b"),
             ("retry-after", "1"),
             ("server", "x"),
+            ("connection", "close, X-RateLimit-Limit-Tokens"),
+            ("x-ratelimit-limit-tokens", "9"),
         ]));
-        assert_eq!(got.len(), 2);
+        let names: Vec<&str> = got.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-ratelimit-remaining-tokens", "retry-after"]);
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use routing::plan::{Plan, ProviderConfig, ProviderKind, TargetConfig};
+use routing::plan::{Plan, ProviderConfig, ProviderKind, SecretOrText, TargetConfig};
 
 use super::secrets::Secrets;
 use super::{Made, Make};
 use crate::providers::Client;
-use crate::providers::http::{HttpTarget, ProviderKey};
+use crate::providers::http::{ExtraHeader, HttpTarget, ProviderKey};
 use crate::providers::pool::Tls;
 use crate::providers::pool::{Endpoint, ProxyEnv};
 
@@ -33,7 +33,7 @@ impl Maker {
 }
 
 /// A provider, opened once for all of its targets.
-type Opened = Result<(Endpoint, Arc<ProviderKey>, Vec<(Arc<str>, String)>), Arc<str>>;
+type Opened = Result<(Endpoint, Arc<ProviderKey>, Vec<ExtraHeader>), Arc<str>>;
 
 impl Make for Maker {
     fn make(&self, plan: &Plan, secrets: &Secrets) -> Vec<Made> {
@@ -90,7 +90,11 @@ fn open(
     let proxy = proxy.unwrap_or_default();
     let mut headers = Vec::new();
     for (name, value) in &provider.headers {
-        headers.push((name.clone(), secrets.text(value)?));
+        headers.push(ExtraHeader {
+            name: name.clone(),
+            value: secrets.text(value)?,
+            secret: matches!(value, SecretOrText::Secret(_)),
+        });
     }
     let tls = if provider.base_url.starts_with("https:") {
         let made = trusted

@@ -8,6 +8,7 @@ use http::{Method, Uri};
 use routing::facts::CallKind;
 
 use crate::error::{Error, Kind, Result};
+use crate::providers::upstream::is_of_the_connection;
 
 /// What a request asks of us, by path and method.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +42,30 @@ const NOT_YET: [(&str, &str); 3] = [
 /// # Errors
 /// 404 or 405.
 pub fn endpoint(head: &Parts) -> Result<Endpoint> {
+    framing(&head.headers)?;
     if head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         return Ok(Endpoint::Preflight);
     }
     of_path(&head.method, &head.uri)
+}
+
+/// The name of the header that [`framing`] refuses.
+pub const FRAMING: &str = "transfer-encoding";
+
+/// A body that comes in pieces is `chunked`, once, and nothing else. hyper looks at the last coding only, and two readers
+/// that see a body's end in different places are what requests are smuggled through. (Two lengths that differ, and a
+/// coding that is not `chunked` at its end, are hyper's 400; a length beside a coding counts for nothing, and the
+/// connection closes behind the answer.)
+fn framing(headers: &HeaderMap) -> Result<()> {
+    let mut codings = headers.get_all(FRAMING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => {
+            let message = "a body is sent with a content-length, or with `transfer-encoding: chunked`, once";
+            Err(Error::new(Kind::BadHeader, message).param(FRAMING))
+        }
+    }
 }
 
 fn of_path(method: &Method, uri: &Uri) -> Result<Endpoint> {
@@ -134,6 +155,7 @@ pub struct Asked {
     pub resent: u32,
 }
 
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const MAX_KEY_BYTES: usize = 255;
 const MAX_TIER_BYTES: usize = 128;
 const MAX_TAGS: usize = 16;
@@ -155,7 +177,9 @@ pub fn asked(headers: &HeaderMap) -> Result<Asked> {
         debug: flag("x-weir-debug"),
         no_cache: flag("x-weir-no-cache"),
         tags: tags(headers)?,
-        trace: text("traceparent").filter(|t| is_traceparent(t)).map(Box::from),
+        trace: text("traceparent")
+            .filter(|t| is_traceparent(t) && !is_of_the_connection(&TRACEPARENT, headers))
+            .map(Box::from),
         idempotency_key: idempotency_key(headers)?,
         resent: text("x-stainless-retry-count")
             .and_then(|v| v.trim().parse().ok())
@@ -305,6 +329,9 @@ mod tests {
             [("team".into(), "a".into()), ("env".into(), "prod".into())]
         );
         assert!(got.debug && !got.no_cache && got.trace.is_some());
+        h.insert("connection", "keep-alive, Traceparent".parse().unwrap());
+        assert_eq!(asked(&h).unwrap().trace, None, "for this connection alone");
+        h.remove("connection");
         assert_eq!(got.resent, 2);
         h.insert("x-weir-tags", "nothing".parse().unwrap());
         assert_eq!(asked(&h).unwrap_err().kind(), Kind::BadHeader);

@@ -14,10 +14,12 @@ use std::time::Duration;
 
 use gateway::app::{App, Setup};
 use gateway::clock::Clock;
+use gateway::locals::Locals;
 use gateway::providers::Client;
 use gateway::providers::fake::{FakeTarget, Script};
-use gateway::runtime::Made;
+use gateway::runtime::maker::Maker;
 use gateway::runtime::secrets::Secrets;
+use gateway::runtime::{Made, Make};
 use gateway::server::Server;
 use gateway::server::lifecycle::Phase;
 use gateway::telemetry::Telemetry;
@@ -64,7 +66,6 @@ impl Gateway {
 
     /// With a plan and an environment.
     pub async fn with(plan: &str, script: Script, env: &'static [(&'static str, &'static str)]) -> Self {
-        let compiled = routing::plan::load(plan).unwrap_or_else(|problems| panic!("{problems}"));
         let fake = FakeTarget::new([script]);
         let target = fake.clone();
         let make = move |plan: &routing::plan::Plan, _: &Secrets| -> Vec<Made> {
@@ -73,6 +74,22 @@ impl Gateway {
                 .map(|_| Made::on(Client::Fake(target.clone())))
                 .collect()
         };
+        Self::made(plan, Box::new(make), fake, env).await
+    }
+
+    /// With the process's own ways to targets, over real sockets.
+    pub async fn real(plan: &str, env: &'static [(&'static str, &'static str)]) -> Self {
+        let locals = Locals::new(None, Telemetry::new());
+        Self::made(plan, Box::new(Maker::new(locals)), FakeTarget::default(), env).await
+    }
+
+    async fn made(
+        plan: &str,
+        make: Box<dyn Make>,
+        fake: FakeTarget,
+        env: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        let compiled = routing::plan::load(plan).unwrap_or_else(|problems| panic!("{problems}"));
         let telemetry = Telemetry::new();
         let records = tempfile::tempdir().unwrap();
         let limits = Limits {
@@ -93,7 +110,7 @@ impl Gateway {
             clock: Clock::system(),
             telemetry,
             sink: writer.sink(),
-            make: Box::new(make),
+            make,
             secrets,
             cores: 2,
             session_key: 7,

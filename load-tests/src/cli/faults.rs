@@ -159,7 +159,10 @@ async fn tried(a: &Args, cases: &[Case], world: &World) -> Result<Tried, Stop> {
 /// Routes whose answers may be shared although they are drawn at random.
 fn shared(plan: &str) -> String {
     let start = "start = \"first\"\n";
-    plan.replace(start, &format!("{start}cache = {{ exact_ttl_s = 0, sampled = true }}\n"))
+    plan.replace(
+        start,
+        &format!("{start}cache = {{ exact_ttl_s = 0, sampled = true }}\n"),
+    )
 }
 
 /// Waits until a gateway knows the names of this very run.

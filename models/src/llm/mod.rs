@@ -12,6 +12,8 @@ mod blocks;
 mod config;
 mod engine;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gguf;
 mod handle;
 mod kernel;

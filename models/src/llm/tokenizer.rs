@@ -53,7 +53,13 @@ impl Names {
         let Some(first) = name.bytes().next() else { return };
         let all = self.by_first.entry(first).or_default();
         all.push((name.to_owned(), id));
-        all.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+    }
+
+    /// Longest first, as [`Names::at`] looks. Once, when all are there: a file may name a million.
+    fn sort(&mut self) {
+        for all in self.by_first.values_mut() {
+            all.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        }
     }
 
     /// The longest name that `text` begins with.
@@ -96,6 +102,8 @@ impl Tokenizer {
             }
             bytes.push(token.as_bytes().into());
         }
+        control.sort();
+        defined.sort();
         let id = |key: &str| {
             header
                 .size(&format!("tokenizer.ggml.{key}"))

@@ -231,9 +231,11 @@ impl Manifest {
 }
 
 impl Artifact {
-    /// Bytes on disk, where every member's size is known.
+    /// Bytes on disk, where every member's size is known, and all of them together are a number.
     pub fn bytes(&self) -> Option<u64> {
-        self.members.iter().map(|m| m.bytes).sum()
+        self.members
+            .iter()
+            .try_fold(0_u64, |sum, m| sum.checked_add(m.bytes?))
     }
 }
 
@@ -313,6 +315,23 @@ fn is_plain(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Found by the fuzz target `manifest`.
+    #[test]
+    fn sizes_that_are_no_number_together_are_unknown() {
+        let member = |n: u32| {
+            format!("[[artifact.member]]\nfile = \"f{n}\"\npath = \"p\"\nbytes = 9223372036854775807\n")
+        };
+        let text = format!(
+            "version = 1\n[[artifact]]\nname = \"a\"\nversion = \"1\"\nkind = \"llm\"\nlicence = \"MIT\"\n\
+             source = \"hf:o/r\"\ntrust_on_first_use = true\n{}{}{}",
+            member(1),
+            member(2),
+            member(3)
+        );
+        let manifest = Manifest::parse(&text, "linux-x86_64").unwrap();
+        assert_eq!(manifest.artifacts[0].bytes(), None);
+    }
 
     const ONE: &str = r#"
 version = 1

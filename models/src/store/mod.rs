@@ -18,6 +18,7 @@ mod source;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use error::{StoreError, human_bytes};
@@ -35,7 +36,7 @@ pub struct Store {
 }
 
 /// What pulls need to know of the surroundings. Read from the environment once, by the caller, never in the middle.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// The pip to use, instead of looking for one (`WEIR_PIP`).
     pub pip: Option<OsString>,
@@ -45,6 +46,17 @@ pub struct Settings {
     pub hub_token: Option<String>,
     /// How to learn the free bytes of a folder.
     free_bytes: fn(&Path) -> Option<u64>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = if self.hub_token.is_some() {
+            "a token"
+        } else {
+            "no token"
+        };
+        write!(f, "Settings(pip {:?}, hub {:?} with {token})", self.pip, self.hub)
+    }
 }
 
 impl Default for Settings {

@@ -27,6 +27,15 @@ fn in_band(data: &[u8], at: &str) -> AttemptError {
     AttemptError::new(Fault::InBand(implied_status(&upstream)), detail).with_upstream(upstream)
 }
 
+/// What is wrong with a text: where it is JSON of another shape, the parser's own words would quote it.
+fn why(e: &serde_json::Error) -> String {
+    if e.is_data() {
+        format!("another shape at line {} column {}", e.line(), e.column())
+    } else {
+        e.to_string()
+    }
+}
+
 fn finish(reason: &str) -> FinishReason {
     match reason {
         "end_turn" | "stop_sequence" => FinishReason::Stop,
@@ -173,7 +182,11 @@ impl StreamDecoder {
 
     fn event(&mut self, data: &Bytes) -> Result<(), AttemptError> {
         let event: StreamEvent<'_> = serde_json::from_slice(data).map_err(|e| {
-            let detail = format!("an event of {} is not one of the Messages API: {e}", self.at);
+            let detail = format!(
+                "an event of {} is not one of the Messages API: {}",
+                self.at,
+                why(&e)
+            );
             AttemptError::new(Fault::BadAnswer, detail)
         })?;
         match (&*event.kind, event.message, event.content_block, event.delta) {
@@ -319,7 +332,11 @@ impl WholeDecoder {
             Ok(message) => message,
             Err(_) if is_error(body) => return Err(in_band(body, &self.at)),
             Err(e) => {
-                let detail = format!("the answer of {} is not one of the Messages API: {e}", self.at);
+                let detail = format!(
+                    "the answer of {} is not one of the Messages API: {}",
+                    self.at,
+                    why(&e)
+                );
                 return Err(AttemptError::new(Fault::BadAnswer, detail));
             }
         };

@@ -62,7 +62,7 @@ impl fmt::Debug for Proxy {
 }
 
 /// `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` (or their lower-case forms), read once by whoever owns the environment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ProxyEnv {
     /// For `https` endpoints.
     pub https: Option<String>,
@@ -70,6 +70,19 @@ pub struct ProxyEnv {
     pub http: Option<String>,
     /// Hosts that are reached directly.
     pub no_proxy: Option<String>,
+}
+
+impl fmt::Debug for ProxyEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Proxies' addresses have passwords in them.
+        let set = |proxy: &Option<String>| if proxy.is_some() { "set" } else { "none" };
+        let (https, http) = (set(&self.https), set(&self.http));
+        write!(
+            f,
+            "ProxyEnv(https {https}, http {http}, but not for {:?})",
+            self.no_proxy
+        )
+    }
 }
 
 impl ProxyEnv {
@@ -310,6 +323,11 @@ impl Endpoint {
             .map(|p| format!("{}:{} {:?}", p.host, p.port, p.authorization.is_some()));
         let tls = self.tls.as_ref().map(|t| t.id);
         Fingerprint::of(format!("{} {} {tls:?} {proxy:?}", self.host, self.port).as_bytes()).0
+    }
+
+    /// What its proxy is sent, as far as it has credentials.
+    pub(in crate::providers) fn proxy_authorization(&self) -> Option<&str> {
+        self.proxy.as_ref()?.authorization.as_ref()?.to_str().ok()
     }
 
     /// The path of `base_url`, without a slash at its end.

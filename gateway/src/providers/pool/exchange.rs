@@ -1,5 +1,6 @@
 //! One request and its answer over a pooled connection.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -23,7 +24,6 @@ const DRAIN_BYTES: usize = 64 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// What is sent.
-#[derive(Debug)]
 pub struct Exchange<'a> {
     /// Where to.
     pub endpoint: &'a Endpoint,
@@ -39,6 +39,14 @@ pub struct Exchange<'a> {
     pub connect: Duration,
     /// May a request that was written be written again on a new connection.
     pub may_resend: bool,
+}
+
+impl fmt::Debug for Exchange<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither headers nor body: keys and prompts.
+        let (method, at, bytes) = (&self.method, self.endpoint, self.body.len());
+        write!(f, "Exchange({method} {at:?}, {bytes} bytes)")
+    }
 }
 
 /// What came back.

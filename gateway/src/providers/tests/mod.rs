@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::event::{Event, FinishReason, Usage};
 use super::failure::{AttemptError, Fault, TryClock};
-use super::http::{HttpTarget, ProviderKey};
+use super::http::{ExtraHeader, HttpTarget, ProviderKey};
 use super::pool::{Endpoint, Pool, PoolLimits, ProxyEnv};
 use super::testing::{call, target};
 use super::{CallContext, Client, Reply};
@@ -759,7 +759,11 @@ fn claude(endpoint: Endpoint) -> Client {
         ..target("claude-x")
     };
     let key = ProviderKey::new(Some("sk-ant".to_owned()));
-    let extra = [("x-team".into(), "a".to_owned())];
+    let extra = [ExtraHeader {
+        name: "x-team".into(),
+        value: "a".to_owned(),
+        secret: false,
+    }];
     Client::Http(Arc::new(HttpTarget::new(&config, endpoint, key, &extra).unwrap()))
 }
 
