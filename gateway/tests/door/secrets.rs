@@ -154,12 +154,13 @@ fn bearer(name: &str) -> String {
 fn callers(data: &str) -> Vec<String> {
     let mut seen = Vec::new();
     let noisy = format!(
-        "cookie: session={}\r\nidempotency-key: {}\r\nx-weir-debug: 1\r\n",
+        "cookie: session={}\r\nx-weir-debug: 1\r\nidempotency-key: {}",
         mark("caller-cookie"),
         mark("caller-idempotency")
     );
     let mut ask = |model: &str, stream: bool, key: &str| {
-        let answer = send(data, CHAT, &(bearer(key) + &noisy), &question(model, stream));
+        let head = format!("{}{noisy}-{model}-{stream}-{key}\r\n", bearer(key));
+        let answer = send(data, CHAT, &head, &question(model, stream));
         seen.push(format!("{model} {stream}: {answer}"));
     };
     for stream in [false, true] {
