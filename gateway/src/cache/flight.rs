@@ -180,7 +180,10 @@ impl Flight {
         if matches!(log.end, Some(End::Whole | End::Failed(_))) {
             return;
         }
-        log.head = Some(head);
+        // The head of a stream speaks of what was true at its commit, also to who asks for it afterwards.
+        if log.head.is_none() || !self.form.stream {
+            log.head = Some(head);
+        }
         log.end = Some(end);
         log.abort = None;
         log.flying = false;

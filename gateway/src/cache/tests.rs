@@ -135,6 +135,23 @@ fn one_that_failed_is_read_to_its_end_and_joined_no_more() {
 }
 
 #[test]
+fn the_head_of_a_stream_is_that_of_its_commit() {
+    let (_, mut reader) = flight();
+    let flight = Arc::clone(reader.flight());
+    let head = |attempts| Head {
+        attempts,
+        ..Head::default()
+    };
+    flight.committed(head(1));
+    flight.push(frame(1));
+    flight.land(End::Whole, head(2), Account::default());
+    let Poll::Ready(Ok(told)) = reader.poll_head(&mut cx()) else {
+        panic!("it is committed")
+    };
+    assert_eq!(told.attempts, 1);
+}
+
+#[test]
 fn a_question_has_one_flight_and_the_next_when_that_came_to_nothing() {
     let (flights, key) = (Flights::default(), Key::named("t", "k"));
     let board = || flights.board(&key, || Flight::led(FORM, None, None));

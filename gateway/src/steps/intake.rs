@@ -49,7 +49,7 @@ pub fn endpoint(head: &Parts) -> Result<Endpoint> {
     of_path(&head.method, &head.uri)
 }
 
-/// The name of the header that [`framing`] refuses.
+/// The name of the header that `framing` refuses.
 pub const FRAMING: &str = "transfer-encoding";
 
 /// A body that comes in pieces is `chunked`, once, and nothing else. hyper looks at the last coding only, and two readers

@@ -1,6 +1,6 @@
 //! Hostile clients beside a polite one: they may harm themselves, and nobody else.
 //!
-//! A polite caller asks at a steady pace, first alone, then while all kinds of [`attack`] run at once, then alone again. All of
+//! A polite caller asks at a steady pace, first alone, then while all kinds of attack run at once, then alone again. All of
 //! its requests must be answered whole, and their p95 must stay within three times its quiet value (or a few milliseconds,
 //! where that is so short that the machine's own noise is more). Afterwards nothing of the attackers may be left: requests in
 //! flight, bytes, connections.

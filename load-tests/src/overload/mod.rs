@@ -71,7 +71,7 @@ impl Overload {
 pub struct Asked {
     /// When it was due, from the begin of the run.
     pub due: Duration,
-    /// Index into [`CLASSES`].
+    /// Index into `CLASSES`.
     pub class: usize,
     /// A stream was asked for.
     pub stream: bool,
