@@ -109,7 +109,10 @@ pub fn drive(mut decoder: Decoder, pieces: &[&[u8]], broken: bool) -> Told {
         }
     }
     each!(&mut decoder, d => d.end(broken.then(|| "it broke".to_owned())));
-    assert!(pull(&mut decoder, &mut told), "an answer that has ended has no end");
+    assert!(
+        pull(&mut decoder, &mut told),
+        "an answer that has ended has no end"
+    );
     told
 }
 

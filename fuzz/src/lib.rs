@@ -9,9 +9,9 @@ pub fn two_places(data: &[u8]) -> Vec<[usize; 2]> {
         return (0..=n).flat_map(|b| (0..=b).map(move |a| [a, b])).collect();
     }
     // FNV-1a: any hash that spreads.
-    let mut hash = data
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let mut hash = data.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
+    });
     let mut draw = move || {
         hash = hash
             .wrapping_mul(6_364_136_223_846_793_005)

@@ -20,7 +20,14 @@ fuzz_target!(|data: &[u8]| {
         read(&told, usage);
         let broken = drive(decoder(), &[data], true);
         assert!(broken.done || broken.fault.is_some());
-        read(&drive(Decoder::AnthropicWhole(WholeDecoder::new(&call, "t", 1)), &[data], false), usage);
+        read(
+            &drive(
+                Decoder::AnthropicWhole(WholeDecoder::new(&call, "t", 1)),
+                &[data],
+                false,
+            ),
+            usage,
+        );
     }
     let call = call(None);
     let decoder = || Decoder::AnthropicWhole(WholeDecoder::new(&call, "t (http://x)", 1));
@@ -31,7 +38,10 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(body["choices"].as_array().map(Vec::len), Some(1));
     }
     for [a, b] in two_places(data) {
-        assert_eq!(drive(decoder(), &[&data[..a], &data[a..b], &data[b..]], false), told);
+        assert_eq!(
+            drive(decoder(), &[&data[..a], &data[a..b], &data[b..]], false),
+            told
+        );
     }
     assert!(!drive(decoder(), &[data], true).done);
 });

@@ -19,7 +19,10 @@ use serde_json::value::RawValue;
 static BENT: LazyLock<Params> = LazyLock::new(|| {
     let pair = |a: &str, b: &str| (Arc::from(a), Arc::from(b));
     Params {
-        rename: vec![pair("max_tokens", "max_completion_tokens"), pair("seed", "model_seed")],
+        rename: vec![
+            pair("max_tokens", "max_completion_tokens"),
+            pair("seed", "model_seed"),
+        ],
         drop: vec!["user".into(), "stream_options".into()],
         default: vec![pair("top_k", "40"), pair("n", "1")],
     }
@@ -30,7 +33,10 @@ fuzz_target!(|data: &[u8]| {
         let raw = Bytes::copy_from_slice(data);
         if let Ok((call, facts)) = decode(kind, raw, 7) {
             assert_eq!((call.kind, &*call.raw), (kind, data));
-            assert_eq!((facts.kind, facts.stream, facts.choices), (kind, call.stream, call.choices));
+            assert_eq!(
+                (facts.kind, facts.stream, facts.choices),
+                (kind, call.stream, call.choices)
+            );
             spans(&call);
             let whole: Option<Value> = serde_json::from_slice(data).ok();
             if let Some(whole) = &whole {
@@ -46,7 +52,10 @@ fuzz_target!(|data: &[u8]| {
 fn spans(call: &Call) {
     let raw = &call.raw;
     let inside = |span: Span| {
-        assert!(span.start <= span.end && span.end as usize <= raw.len(), "{span:?}");
+        assert!(
+            span.start <= span.end && span.end as usize <= raw.len(),
+            "{span:?}"
+        );
         std::str::from_utf8(span.of(raw)).expect("whole characters")
     };
     let theirs: Vec<(String, Box<RawValue>)> = members(raw);
@@ -69,12 +78,17 @@ fn spans(call: &Call) {
         .concat();
         let left = members(&rest);
         let others = theirs.iter().enumerate().filter(|(i, _)| *i != index);
-        assert!(left.iter().map(|(n, _)| n).eq(others.map(|(_, (n, _))| n)), "{index}");
+        assert!(
+            left.iter().map(|(n, _)| n).eq(others.map(|(_, (n, _))| n)),
+            "{index}"
+        );
     }
     if let Some(last) = call.last_turn {
         let value: &RawValue = serde_json::from_str(inside(last)).expect("a value");
         let text = call.last_turn_text();
-        if value.get().starts_with('"') && let Ok(plain) = serde_json::from_str::<String>(value.get()) {
+        if value.get().starts_with('"')
+            && let Ok(plain) = serde_json::from_str::<String>(value.get())
+        {
             assert_eq!(text, plain);
         }
     }
@@ -114,7 +128,9 @@ fn members(raw: &[u8]) -> Vec<(String, Box<RawValue>)> {
 fn fields(call: &Call, whole: &Value) {
     assert_eq!(whole["model"].as_str(), Some(&*call.model));
     assert_eq!(whole["stream"].as_bool().unwrap_or(false), call.stream);
-    let asked = whole["stream_options"]["include_usage"].as_bool().unwrap_or(false);
+    let asked = whole["stream_options"]["include_usage"]
+        .as_bool()
+        .unwrap_or(false);
     assert_eq!(asked, call.include_usage);
     if call.kind != CallKind::Embeddings {
         let number = |name: &str| whole[name].as_u64();
@@ -126,7 +142,11 @@ fn fields(call: &Call, whole: &Value) {
         && let Some(last) = call.last_turn
     {
         let turns = whole["messages"].as_array().expect("messages");
-        let user = turns.iter().rev().find(|t| t["role"] == "user").expect("a user's turn");
+        let user = turns
+            .iter()
+            .rev()
+            .find(|t| t["role"] == "user")
+            .expect("a user's turn");
         let content: Value = serde_json::from_slice(last.of(&call.raw)).expect("JSON");
         assert_eq!(content, user["content"]);
     }
@@ -154,7 +174,11 @@ fn sent(call: &Call, whole: Option<&Value>) {
         }
     }
     let bent = once(&openai::request::body(call, "m", &BENT));
-    assert!(!["user", "max_tokens", "seed"].iter().any(|name| bent.contains_key(*name)));
+    assert!(
+        !["user", "max_tokens", "seed"]
+            .iter()
+            .any(|name| bent.contains_key(*name))
+    );
     assert!(bent.contains_key("top_k") && bent.contains_key("n") && bent["model"].get() == "\"m\"");
     // Another dialect's is valid JSON, or the call cannot be said in it.
     if let Ok(other) = anthropic::encode::body(call, "m", Some(64), &Params::default()) {
@@ -181,7 +205,10 @@ fn gone_on(call: &Call) {
         if let Some(again) = call.to_go_on(way, &so_far, 3) {
             let all = once(&again.raw);
             for field in &again.spans.fields {
-                assert_eq!(all[field.name(&again.raw)].get().as_bytes(), field.value.of(&again.raw));
+                assert_eq!(
+                    all[field.name(&again.raw)].get().as_bytes(),
+                    field.value.of(&again.raw)
+                );
             }
             assert!(again.spans.fields.len() == all.len() && all.contains_key("model"));
         }

@@ -7,7 +7,9 @@ use libfuzzer_sys::fuzz_target;
 use models::store::{Manifest, Source};
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
     let manifest = match Manifest::parse(text, "linux-x86_64") {
         Ok(manifest) => manifest,
         Err(why) => {
@@ -22,7 +24,9 @@ fuzz_target!(|data: &[u8]| {
         match &artifact.source {
             Source::Web(url) => assert!(
                 url.starts_with("https://")
-                    || ["http://127.0.0.1", "http://localhost", "http://[::1]"].iter().any(|l| url.starts_with(l))
+                    || ["http://127.0.0.1", "http://localhost", "http://[::1]"]
+                        .iter()
+                        .any(|l| url.starts_with(l))
             ),
             Source::Pip(what) => assert!(!what.starts_with('-') && !what.contains(char::is_whitespace)),
             Source::Hub { repo, .. } => assert_eq!(repo.split('/').count(), 2),
@@ -48,5 +52,8 @@ fuzz_target!(|data: &[u8]| {
 /// A name is one plain step below its folder.
 fn stays(name: &str) {
     let mut steps = Path::new(name).components();
-    assert!(matches!((steps.next(), steps.next()), (Some(Component::Normal(_)), None)), "{name:?}");
+    assert!(
+        matches!((steps.next(), steps.next()), (Some(Component::Normal(_)), None)),
+        "{name:?}"
+    );
 }

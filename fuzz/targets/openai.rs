@@ -38,7 +38,10 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(told.wire, data, "a whole answer passes as it came");
     }
     for [a, b] in two_places(data) {
-        assert_eq!(drive(decoder(), &[&data[..a], &data[a..b], &data[b..]], false), told);
+        assert_eq!(
+            drive(decoder(), &[&data[..a], &data[a..b], &data[b..]], false),
+            told
+        );
     }
     assert!(!drive(decoder(), &[data], true).done);
 });
@@ -46,12 +49,20 @@ fuzz_target!(|data: &[u8]| {
 /// A stream that was answered whole becomes one that says the same.
 fn as_stream(data: &[u8], usage: bool) {
     let call = call(Some(usage));
-    let told = drive(Decoder::OpenaiWhole(WholeDecoder::new(&call, "t")), &[data], false);
+    let told = drive(
+        Decoder::OpenaiWhole(WholeDecoder::new(&call, "t")),
+        &[data],
+        false,
+    );
     if !told.done {
         return;
     }
     is_sound(&told);
-    let again = drive(Decoder::OpenaiStream(StreamDecoder::new(&call, "t", 1)), &[&told.wire], false);
+    let again = drive(
+        Decoder::OpenaiStream(StreamDecoder::new(&call, "t", 1)),
+        &[&told.wire],
+        false,
+    );
     same(&again, &told);
 }
 

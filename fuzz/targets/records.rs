@@ -15,19 +15,33 @@ use weir_fuzz::two_places;
 static DIR: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     // In memory where there is such a folder.
     let shared = Path::new("/dev/shm");
-    if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() }.expect("a folder")
+    if shared.is_dir() {
+        tempfile::tempdir_in(shared)
+    } else {
+        tempfile::tempdir()
+    }
+    .expect("a folder")
 });
 
 fuzz_target!(|data: &[u8]| {
     let mut prev = "0".repeat(64);
-    let files: Vec<Vec<u8>> = split(data).into_iter().take(4).map(|file| linked(file, &mut prev)).collect();
+    let files: Vec<Vec<u8>> = split(data)
+        .into_iter()
+        .take(4)
+        .map(|file| linked(file, &mut prev))
+        .collect();
     let report = looked_through(&files);
     let bytes = |list: &[Vec<u8>]| list.iter().map(|f| f.len() as u64).sum::<u64>();
     assert_eq!(report.chains.iter().map(|c| c.bytes).sum::<u64>(), bytes(&files));
     assert_eq!(report.whole, report.breaks.count == 0);
     assert!(report.breaks.listed.len() as u64 <= report.breaks.count);
-    assert_eq!(report.breaks.count, report.chains.iter().map(|c| c.breaks).sum::<u64>());
-    if let [only] = files.as_slice() && report.whole {
+    assert_eq!(
+        report.breaks.count,
+        report.chains.iter().map(|c| c.breaks).sum::<u64>()
+    );
+    if let [only] = files.as_slice()
+        && report.whole
+    {
         changed(only, data);
     }
 });
@@ -96,5 +110,8 @@ fn linked(file: &[u8], prev: &mut String) -> Vec<u8> {
 }
 
 fn hash(line: &[u8]) -> String {
-    Sha256::digest(line).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(line)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -14,7 +14,11 @@ fuzz_target!(|data: &[u8]| {
     let whole = read(&[data]);
     assert_eq!(whole, by_the_rules(data));
     for [a, b] in two_places(data) {
-        assert_eq!(read(&[&data[..a], &data[a..b], &data[b..]]), whole, "cut at {a} and {b}");
+        assert_eq!(
+            read(&[&data[..a], &data[a..b], &data[b..]]),
+            whole,
+            "cut at {a} and {b}"
+        );
     }
     if data.len() <= 256 {
         let bytes: Vec<&[u8]> = data.chunks(1).collect();

@@ -20,7 +20,9 @@ const KNOWN: [&str; 2] = [
 ];
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
     let parts = parts(text);
     let (template, rest) = parts.split_first().expect("at least one part");
     let (begun, turns) = rest.split_last().unwrap_or((&"", &[]));
@@ -39,8 +41,16 @@ fuzz_target!(|data: &[u8]| {
     if let Some(template) = known {
         let tame: Vec<(&str, &str)> = turns.iter().map(|_| ("user", "x")).collect();
         let tame = CHAT.render(template, &tame, "").expect("a harmless conversation");
-        assert_eq!(rendered.control, tame.control, "a caller's text became a control token: {:?}", rendered.text);
-        let written = |name: &&str| turns.iter().any(|(who, says)| who.contains(*name) || says.contains(*name));
+        assert_eq!(
+            rendered.control, tame.control,
+            "a caller's text became a control token: {:?}",
+            rendered.text
+        );
+        let written = |name: &&str| {
+            turns
+                .iter()
+                .any(|(who, says)| who.contains(*name) || says.contains(*name))
+        };
         if let Some(name) = CONTROL.iter().find(|name| written(name)) {
             assert!(rendered.text.contains(name), "a caller's text is unchanged");
         }

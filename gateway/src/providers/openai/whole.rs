@@ -97,6 +97,11 @@ impl WholeDecoder {
                 "has no `{what}`; does base_url end in /v1, and is this an OpenAI-compatible server?"
             )));
         }
+        if self.kind != CallKind::Embeddings && scanned.events.is_empty() {
+            return Err(bad(
+                "has `choices` that neither say anything nor have ended".to_owned()
+            ));
+        }
         let events = told(scanned);
         let wire = match self.as_stream {
             None => Some(body),
@@ -151,6 +156,26 @@ fn as_chunks(kind: CallKind, include_usage: bool, events: &[Event]) -> Option<By
 mod tests {
     use super::*;
     use crate::providers::testing::call;
+
+    /// Asked for as a stream it would be one that ends without having begun.
+    #[test]
+    fn choices_that_say_nothing_are_no_answer() {
+        for stream in ["", r#","stream":true"#] {
+            let call = call(
+                CallKind::Chat,
+                &format!(r#"{{"model":"auto","messages":[]{stream}}}"#),
+            );
+            let told = |body: &'static str| {
+                let mut decoder = WholeDecoder::new(&call, "a");
+                decoder.push(Bytes::from_static(body.as_bytes()));
+                decoder.end(None);
+                decoder.pull()
+            };
+            assert!(told(r#"{"id":"c","choices":[{"index":0,"massage":{"content":"x"}}]}"#).is_err());
+            assert!(told(r#"{"id":"c","choices":[{"index":0,"finish_reason":"stop"}]}"#).is_ok());
+            assert!(told(r#"{"id":"c","choices":[{"index":0,"message":{"role":"assistant"}}]}"#).is_ok());
+        }
+    }
 
     /// However the connection ends, cleanly or not: a truncated body is never an answer.
     #[test]
