@@ -154,7 +154,10 @@ mod tests {
         }
         own.push(seen(0.92, false));
         assert!(own.wrong(0.91, 0.01) > 0.04);
-        assert!(own.wrong(0.99, 0.01) < 0.01, "much more alike than the one that was wrong");
+        assert!(
+            own.wrong(0.99, 0.01) < 0.01,
+            "much more alike than the one that was wrong"
+        );
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! answer would be wrong (`w` = 0 or 1) is settled before the coin is thrown, by anything at all: past, question, an
 //! adversary who has seen every earlier coin. If it would be wrong, then with probability `h` there is one more wrong
 //! answer (`E` grows by 1), and with probability at least `(1 - h)(1 - m)` the exploration finds it out, where `m` is the
-//! share of wrong answers that the comparison takes for right ([`super::evidence`]). Each exploration that does not find
-//! the answers the same is *charged* with
+//! share of wrong answers that the comparison does not tell to be different ([`super::evidence::MISS`]). Each exploration
+//! that finds the answers different is *charged* with
 //!
 //! ```text
 //! a = -ln( (1 - h e^L - (1 - h) m) / ((1 - h)(1 - m)) )        (L: the current rate, see below)
@@ -33,7 +33,7 @@
 //!
 //! * The first hit comes after `ln(1 / alpha) / L_most / max_error_rate` look-ups: about 2,000 at 1%, 400 at 5%.
 //! * Some share of the look-ups that could hit is explored for ever (at the lowest rate 4%): it is what the bound lives on.
-//! * A charge is booked when an exploration begins and given back when the answers turn out to be the same. One that never
+//! * A charge is booked when an exploration begins and given back unless the answers turn out to be different. One that never
 //!   comes to a comparison (the model failed, the caller left) stays charged: nobody knows what it would have shown.
 
 /// The bound fails with at most this probability, over our own coins.
@@ -58,8 +58,8 @@ pub struct Governor {
 }
 
 impl Governor {
-    /// `max_error_rate`: wrong answers over look-ups. `miss`: share of wrong answers that the comparison takes for right,
-    /// at most 0.5.
+    /// `max_error_rate`: wrong answers over look-ups. `miss`: share of wrong answers that the comparison does not tell
+    /// to be different, at most 0.5.
     pub fn new(max_error_rate: f64, miss: f64) -> Governor {
         Governor {
             lookups: 0,
@@ -130,7 +130,7 @@ impl Governor {
         charge
     }
 
-    /// It turned out that the answers are the same.
+    /// It did not turn out that the answers are different.
     pub fn give_back(&mut self, charge: f64) {
         self.charges = (self.charges - charge).max(0.0);
     }

@@ -27,7 +27,7 @@ pub mod store;
 pub mod text;
 pub mod vector;
 
-pub use evidence::{Evidence, judge};
+pub use evidence::{Evidence, Verdict, judge};
 pub use guards::Guard;
 pub use partition::{Partition, Parts};
 pub use store::{Figures, Limits, Look, Question, Semantic, Trial};

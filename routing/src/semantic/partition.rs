@@ -99,13 +99,31 @@ mod tests {
     fn every_part_counts() {
         let base = Partition::of(&parts()).unwrap();
         let others = [
-            Parts { tenant: "b", ..parts() },
+            Parts {
+                tenant: "b",
+                ..parts()
+            },
             Parts { policy: 8, ..parts() },
-            Parts { space: "other", ..parts() },
-            Parts { context: b"System", ..parts() },
-            Parts { tools: b"[ ]", ..parts() },
-            Parts { parameters: b"{\"n\":1}", ..parts() },
-            Parts { language: *b"de", ..parts() },
+            Parts {
+                space: "other",
+                ..parts()
+            },
+            Parts {
+                context: b"System",
+                ..parts()
+            },
+            Parts {
+                tools: b"[ ]",
+                ..parts()
+            },
+            Parts {
+                parameters: b"{\"n\":1}",
+                ..parts()
+            },
+            Parts {
+                language: *b"de",
+                ..parts()
+            },
         ];
         assert_eq!(base, Partition::of(&parts()).unwrap());
         for other in &others {
@@ -115,22 +133,48 @@ mod tests {
 
     #[test]
     fn no_part_runs_into_the_next() {
-        let one = Parts { context: b"ab", tools: b"c", ..parts() };
-        let two = Parts { context: b"a", tools: b"bc", ..parts() };
+        let one = Parts {
+            context: b"ab",
+            tools: b"c",
+            ..parts()
+        };
+        let two = Parts {
+            context: b"a",
+            tools: b"bc",
+            ..parts()
+        };
         assert_ne!(Partition::of(&one), Partition::of(&two));
     }
 
     #[test]
     fn the_bound_is_kept_over_tenant_and_policy() {
         let scope = |parts: Parts<'_>| Partition::of(&parts).unwrap().scope().to_vec();
-        assert_eq!(scope(parts()), scope(Parts { context: b"x", ..parts() }));
-        assert_ne!(scope(parts()), scope(Parts { tenant: "b", ..parts() }));
+        assert_eq!(
+            scope(parts()),
+            scope(Parts {
+                context: b"x",
+                ..parts()
+            })
+        );
+        assert_ne!(
+            scope(parts()),
+            scope(Parts {
+                tenant: "b",
+                ..parts()
+            })
+        );
         assert_ne!(scope(parts()), scope(Parts { policy: 9, ..parts() }));
     }
 
     #[test]
     fn a_long_conversation_is_left_out() {
         let long = vec![b'x'; MAX_BYTES];
-        assert_eq!(Partition::of(&Parts { context: &long, ..parts() }), None);
+        assert_eq!(
+            Partition::of(&Parts {
+                context: &long,
+                ..parts()
+            }),
+            None
+        );
     }
 }

@@ -124,7 +124,7 @@ fn play(world: World, seed: u64, max_error_rate: f64, lookups: u64, miss: f64) -
             }
             Look::Explore { trial, .. } => {
                 let same = !wrong || unit(draw()) < miss;
-                store.learn(&trial, same);
+                store.learn(&trial, if same { Verdict::Same } else { Verdict::Different });
                 pasts[at].hits = 0;
                 pasts[at].good = if same { past.good + 1 } else { 0 };
             }
@@ -141,9 +141,14 @@ fn the_bound_holds_whatever_the_world_does() {
     const SEEDS: u64 = 16;
     for world in WORLDS {
         for (rate, miss) in [(0.05, 0.0), (0.02, MISS), (0.01, 0.0)] {
-            let broken = (0..SEEDS).filter(|seed| play(world, *seed, rate, 6_000, miss).broken).count();
+            let broken = (0..SEEDS)
+                .filter(|seed| play(world, *seed, rate, 6_000, miss).broken)
+                .count();
             // More than 4 of 16 at 5% each: once in a thousand such tests, and the seeds do not change.
-            assert!(broken <= 4, "{world:?} at {rate}: broken with {broken} of {SEEDS} seeds");
+            assert!(
+                broken <= 4,
+                "{world:?} at {rate}: broken with {broken} of {SEEDS} seeds"
+            );
         }
     }
 }
@@ -153,7 +158,10 @@ fn the_bound_holds_whatever_the_world_does() {
 fn a_world_that_means_well_is_hit() {
     let seen = play(World::Honest, 7, 0.02, 20_000, 0.0);
     assert!(seen.hits > 1_000, "{} hits", seen.hits);
-    assert!(seen.wrong > 0, "a world in which nothing can go wrong shows nothing");
+    assert!(
+        seen.wrong > 0,
+        "a world in which nothing can go wrong shows nothing"
+    );
 }
 
 /// What the entries' own estimates allow, without the governor, is more than the bound: it is the governor that keeps it.
@@ -168,7 +176,10 @@ fn estimates_alone_do_not_keep_it() {
         if unit(rng) < allowed / own.wrong(0.9, 0.1) {
             wrong += u32::from(is_wrong);
         } else {
-            own.push(entry::Observation { similarity: 0.9, same: !is_wrong });
+            own.push(entry::Observation {
+                similarity: 0.9,
+                same: !is_wrong,
+            });
             good = if is_wrong { 0 } else { good + 1 };
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::entry::{Observation, Observations, Pool};
+use super::evidence::Verdict;
 use super::governor::Governor;
 use super::guards::{self, Guard};
 use super::partition::Partition;
@@ -27,10 +28,13 @@ pub struct Limits {
     pub entries: usize,
     /// Bytes of all partitions, answers included.
     pub bytes: usize,
-    /// Share of wrong answers that the comparison takes for right ([`super::evidence::MISS`]).
+    /// Share of wrong answers that the comparison does not tell to be different ([`super::evidence::MISS`]).
     pub miss: f64,
     /// Whether guards are asked. Only a measurement of what they are worth says no.
     pub guards: bool,
+    /// Whether an entry with the very text answers. A measurement of what is made of new wordings says no: then such an entry
+    /// is passed over.
+    pub repeats: bool,
 }
 
 impl Default for Limits {
@@ -41,6 +45,7 @@ impl Default for Limits {
             bytes: 256 * 1024 * 1024,
             miss: super::evidence::MISS,
             guards: true,
+            repeats: true,
         }
     }
 }
@@ -112,7 +117,11 @@ struct Entry<V> {
 
 impl<V> Entry<V> {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.text.len() + self.vector.bytes() + self.weight + super::entry::KEPT * size_of::<Observation>()
+        size_of::<Self>()
+            + self.text.len()
+            + self.vector.bytes()
+            + self.weight
+            + super::entry::KEPT * size_of::<Observation>()
     }
 }
 
@@ -208,7 +217,11 @@ impl<V: Clone> Semantic<V> {
         let ventured = scope.governor.venture(allowed / wrong.max(1e-9));
         let hit = unit(mix(seed)) < ventured;
         let charge = if hit { 0.0 } else { scope.governor.charge(ventured) };
-        let Some(entry) = self.shelves.get_mut(question.partition).and_then(|s| s.entries.get_mut(at)) else {
+        let Some(entry) = self
+            .shelves
+            .get_mut(question.partition)
+            .and_then(|s| s.entries.get_mut(at))
+        else {
             return Look::Miss { refused: None };
         };
         entry.used = tick;
@@ -228,17 +241,24 @@ impl<V: Clone> Semantic<V> {
         }
     }
 
-    /// The fresh answer of an exploration is there: was it the same as the cached one? Where it was not, the caller
-    /// inserts the question as an entry of its own.
-    pub fn learn(&mut self, trial: &Trial, same: bool) {
-        let seen = Observation {
-            similarity: trial.similarity,
-            same,
-        };
-        if let Some(scope) = self.scopes.get_mut(trial.partition.scope()) {
-            if same {
+    /// The fresh answer of an exploration is there: was it the same as the cached one? Where it was not, or where that cannot
+    /// be told, the caller inserts the question as an entry of its own. A trial is learnt from once.
+    pub fn learn(&mut self, trial: &Trial, verdict: Verdict) {
+        let scope = self.scopes.get_mut(trial.partition.scope());
+        let scope = scope.map(|scope| {
+            if verdict != Verdict::Different {
                 scope.governor.give_back(trial.charge);
             }
+            scope
+        });
+        if verdict == Verdict::Unsure {
+            return;
+        }
+        let seen = Observation {
+            similarity: trial.similarity,
+            same: verdict == Verdict::Same,
+        };
+        if let Some(scope) = scope {
             scope.pool.push(seen);
         }
         let shelf = self.shelves.get_mut(&trial.partition);
@@ -269,7 +289,9 @@ impl<V: Clone> Semantic<V> {
             .shelves
             .get(question.partition)
             .and_then(|s| s.entries.iter().position(|e| *e.text == *question.text));
-        let seen = old.and_then(|at| self.take(question.partition, at)).map(|old| old.seen);
+        let seen = old
+            .and_then(|at| self.take(question.partition, at))
+            .map(|old| old.seen);
         while self
             .shelves
             .get(question.partition)
@@ -326,10 +348,17 @@ impl<V: Clone> Semantic<V> {
         let mut best: Vec<(f32, usize)> = Vec::with_capacity(LOOKED_AT + 1);
         for (at, entry) in shelf.entries.iter().enumerate().filter(|(_, e)| e.until > now) {
             if *entry.text == *question.text {
-                return Found::Repeat(at);
+                if self.limits.repeats {
+                    return Found::Repeat(at);
+                }
+                continue;
             }
             let similarity = question.vector.similarity(&entry.vector);
-            if similarity < FLOOR || best.last().is_some_and(|last| best.len() == LOOKED_AT && last.0 >= similarity) {
+            if similarity < FLOOR
+                || best
+                    .last()
+                    .is_some_and(|last| best.len() == LOOKED_AT && last.0 >= similarity)
+            {
                 continue;
             }
             let place = best.partition_point(|(s, _)| *s >= similarity);
@@ -345,7 +374,9 @@ impl<V: Clone> Semantic<V> {
         let asked = Ask::of(question.text);
         let mut refused = None;
         for (similarity, at) in best {
-            let Some(entry) = shelf.entries.get(at) else { continue };
+            let Some(entry) = shelf.entries.get(at) else {
+                continue;
+            };
             match guards::refuse(&asked, &Ask::of(&entry.text)) {
                 None => return Found::Candidate { at, similarity },
                 Some(guard) => refused = refused.or(Some(guard)),

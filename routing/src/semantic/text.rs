@@ -52,7 +52,12 @@ impl Ask {
             ask.push(&piece, std::mem::take(&mut first));
             at = end;
         }
-        ask.plain = ask.words.iter().map(|w| w.low.as_str()).collect::<Vec<_>>().join(" ");
+        ask.plain = ask
+            .words
+            .iter()
+            .map(|w| w.low.as_str())
+            .collect::<Vec<_>>()
+            .join(" ");
         ask
     }
 
@@ -68,13 +73,15 @@ impl Ask {
                 code: false,
             });
             // "5th" is 5; "30gb" is 30 and gb.
-            if !rest.is_empty() && !matches!(rest, "st" | "nd" | "rd" | "th" | "k" | "er" | "e" | "º" | "ª") {
+            if !rest.is_empty() && !matches!(rest, "st" | "nd" | "rd" | "th" | "k" | "er" | "e" | "º" | "ª")
+            {
                 self.words.push(word(rest.to_owned(), false, false));
             }
             return;
         }
         for (n, part) in apart(&low).into_iter().enumerate() {
-            self.words.push(word(part.to_owned(), capital && n == 0, first && n == 0));
+            self.words
+                .push(word(part.to_owned(), capital && n == 0, first && n == 0));
         }
     }
 }
@@ -114,14 +121,39 @@ fn word_end(chars: &[char], at: usize) -> usize {
 }
 
 fn run(chars: &[char], at: usize, of: impl Fn(char) -> bool) -> usize {
-    let more = chars.get(at..).unwrap_or_default().iter().take_while(|c| of(**c)).count();
+    let more = chars
+        .get(at..)
+        .unwrap_or_default()
+        .iter()
+        .take_while(|c| of(**c))
+        .count();
     at + more.max(1)
 }
 
 /// Marks that mean something: operators, currencies, percent.
 fn is_mark(c: char) -> bool {
-    matches!(c, '=' | '<' | '>' | '+' | '*' | '%' | '&' | '|' | '^' | '~' | '@' | '$' | '€' | '£' | '°' | '!' | '{' | '}' | '[' | ']')
-        && c != '!'
+    matches!(
+        c,
+        '=' | '<'
+            | '>'
+            | '+'
+            | '*'
+            | '%'
+            | '&'
+            | '|'
+            | '^'
+            | '~'
+            | '@'
+            | '$'
+            | '€'
+            | '£'
+            | '°'
+            | '!'
+            | '{'
+            | '}'
+            | '['
+            | ']'
+    ) && c != '!'
 }
 
 /// Typographic apostrophes made plain.
@@ -141,7 +173,12 @@ fn apart(low: &str) -> Vec<&str> {
         return vec![verb, "not"];
     }
     low.split('\'')
-        .filter(|part| !matches!(*part, "" | "s" | "m" | "re" | "ve" | "ll" | "d" | "l" | "j" | "c" | "t" | "n"))
+        .filter(|part| {
+            !matches!(
+                *part,
+                "" | "s" | "m" | "re" | "ve" | "ll" | "d" | "l" | "j" | "c" | "t" | "n"
+            )
+        })
         .collect()
 }
 
@@ -185,7 +222,14 @@ fn leading_number(low: &str) -> Option<(i64, &str)> {
         return None;
     }
     let value = thousandths(digits)?;
-    Some((if rest == "k" { value.saturating_mul(1_000) } else { value }, rest))
+    Some((
+        if rest == "k" {
+            value.saturating_mul(1_000)
+        } else {
+            value
+        },
+        rest,
+    ))
 }
 
 /// "1,234.5", "1.234", "0,5": three digits behind a separator are thousands, anything else is a fraction.
@@ -257,8 +301,17 @@ mod tests {
 
     #[test]
     fn numbers() {
-        let numbers = |text: &str| Ask::of(text).words.iter().filter_map(|w| w.number).collect::<Vec<_>>();
-        assert_eq!(numbers("60,000 60k 1.5 3rd 0,25 1,234.5"), [60_000_000, 60_000_000, 1_500, 3_000, 250, 1_234_500]);
+        let numbers = |text: &str| {
+            Ask::of(text)
+                .words
+                .iter()
+                .filter_map(|w| w.number)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            numbers("60,000 60k 1.5 3rd 0,25 1,234.5"),
+            [60_000_000, 60_000_000, 1_500, 3_000, 250, 1_234_500]
+        );
         assert_eq!(numbers("E05 in 3.2."), [3_200]);
         assert!(Ask::of("error E05").words[1].code);
     }
@@ -266,8 +319,12 @@ mod tests {
     #[test]
     fn capitals_and_sentences() {
         let ask = Ask::of("Tell me. Is Rome big?");
-        let capitals: Vec<(&str, bool)> =
-            ask.words.iter().filter(|w| w.capital).map(|w| (w.low.as_str(), w.first)).collect();
+        let capitals: Vec<(&str, bool)> = ask
+            .words
+            .iter()
+            .filter(|w| w.capital)
+            .map(|w| (w.low.as_str(), w.first))
+            .collect();
         assert_eq!(capitals, [("tell", true), ("is", true), ("rome", false)]);
     }
 

@@ -62,7 +62,10 @@ mod tests {
 
     #[test]
     fn vectors_of_different_models_are_not_alike() {
-        let (a, b) = (Vector::of(&[1.0, 0.0]).unwrap(), Vector::of(&[1.0, 0.0, 0.0]).unwrap());
+        let (a, b) = (
+            Vector::of(&[1.0, 0.0]).unwrap(),
+            Vector::of(&[1.0, 0.0, 0.0]).unwrap(),
+        );
         assert_eq!(a.similarity(&b), 0.0);
     }
 

@@ -108,9 +108,12 @@ const NAMED: u32 = 68;
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(TOOLS));
 static WORDS_TOO: LazyLock<u128> = LazyLock::new(|| {
-    ["get", "post", "put", "drop", "key", "value", "map", "list", "filter", "index", "row", "branch", "string"]
-        .iter()
-        .fold(0, |all, word| all | TABLE.word(word))
+    [
+        "get", "post", "put", "drop", "key", "value", "map", "list", "filter", "index", "row", "branch",
+        "string",
+    ]
+    .iter()
+    .fold(0, |all, word| all | TABLE.word(word))
 });
 
 pub(super) fn differ(a: &Ask, b: &Ask) -> bool {
@@ -120,7 +123,11 @@ pub(super) fn differ(a: &Ask, b: &Ask) -> bool {
         return true;
     }
     // The rest are everyday words as well: they count where code is spoken of, and both sides have one that the other lacks.
-    let rest = if of_a & named == 0 { !named & !*WORDS_TOO } else { !named };
+    let rest = if of_a & named == 0 {
+        !named & !*WORDS_TOO
+    } else {
+        !named
+    };
     let (more_a, more_b) = (of_a & !of_b & rest, of_b & !of_a & rest);
     (more_a != 0 && more_b != 0) || lacks(a, b) || lacks(b, a) || operators_differ(a, b)
 }
@@ -135,7 +142,12 @@ fn of(ask: &Ask) -> u128 {
     for (at, bits) in TABLE.found(ask) {
         // "I want to go", "how should I react": the verb is more frequent than the tool.
         let before = at.checked_sub(1).and_then(|at| ask.words.get(at));
-        let verb = before.is_some_and(|w| matches!(w.low.as_str(), "i" | "to" | "should" | "we" | "you" | "can" | "not"));
+        let verb = before.is_some_and(|w| {
+            matches!(
+                w.low.as_str(),
+                "i" | "to" | "should" | "we" | "you" | "can" | "not"
+            )
+        });
         let small = ask.words.get(at).is_some_and(|w| !w.capital);
         if !(verb && small) {
             all |= bits;
@@ -147,7 +159,9 @@ fn of(ask: &Ask) -> u128 {
 /// Code or a quotation of `a` is not in `b`.
 fn lacks(a: &Ask, b: &Ask) -> bool {
     let code = a.words.iter().filter(|w| w.code && !is_sign(&w.low));
-    let code = code.map(|w| w.low.as_str()).any(|low| !b.words.iter().any(|w| w.low == low));
+    let code = code
+        .map(|w| w.low.as_str())
+        .any(|low| !b.words.iter().any(|w| w.low == low));
     let quoted = a.quotes.iter().any(|quote| {
         let space = |text: &str| format!(" {text} ");
         !space(&b.plain).contains(&space(quote))
@@ -158,8 +172,12 @@ fn lacks(a: &Ask, b: &Ask) -> bool {
 /// Both have a formula or code with several operators, and not the same ones.
 fn operators_differ(a: &Ask, b: &Ask) -> bool {
     let operators = |ask: &Ask| -> Vec<String> {
-        let mut found: Vec<String> =
-            ask.words.iter().filter(|w| w.low.starts_with(['=', '<', '>', '+', '*', '|', '^', '~'])).map(|w| w.low.clone()).collect();
+        let mut found: Vec<String> = ask
+            .words
+            .iter()
+            .filter(|w| w.low.starts_with(['=', '<', '>', '+', '*', '|', '^', '~']))
+            .map(|w| w.low.clone())
+            .collect();
         found.sort_unstable();
         found
     };
@@ -169,7 +187,27 @@ fn operators_differ(a: &Ask, b: &Ask) -> bool {
 
 /// Signs of everyday writing, and of units.
 fn is_sign(low: &str) -> bool {
-    matches!(low, "%" | "$" | "€" | "£" | "°" | "&" | "+" | ">" | "->" | "=" | "<" | "~" | "*" | "c++" | "c#" | "k8s" | "@" | "[" | "]")
+    matches!(
+        low,
+        "%" | "$"
+            | "€"
+            | "£"
+            | "°"
+            | "&"
+            | "+"
+            | ">"
+            | "->"
+            | "="
+            | "<"
+            | "~"
+            | "*"
+            | "c++"
+            | "c#"
+            | "k8s"
+            | "@"
+            | "["
+            | "]"
+    )
 }
 
 #[cfg(test)]
@@ -184,10 +222,16 @@ mod tests {
 
     #[test]
     fn other_code() {
-        assert!(refused("reverse a list in Python", "reverse a list in JavaScript"));
+        assert!(refused(
+            "reverse a list in Python",
+            "reverse a list in JavaScript"
+        ));
         assert!(refused("reverse a list in Python", "reverse a string in Python"));
         assert!(refused("error E05", "error E08"));
-        assert!(refused("what is f(n) = n * f(n) + 1", "what is f(n) = f(n) + f(n)"));
+        assert!(refused(
+            "what is f(n) = n * f(n) + 1",
+            "what is f(n) = f(n) + f(n)"
+        ));
         assert!(refused("what does \"ox\" mean", "what does \"fox\" mean"));
         assert!(refused("what does == do", "what does === do"));
         assert!(refused("started with -Xmx4g", "started with -Xmx16g"));

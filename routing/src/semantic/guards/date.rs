@@ -6,35 +6,124 @@ use super::super::text::Ask;
 use super::table::Table;
 
 const ROWS: &[&[&str]] = &[
-    &["monday", "mondays", "montag", "montags", "lundi", "lunes", "lunedi", "maandag"],
-    &["tuesday", "tuesdays", "dienstag", "dienstags", "mardi", "martes", "martedi", "dinsdag"],
-    &["wednesday", "wednesdays", "mittwoch", "mittwochs", "mercredi", "miercoles", "mercoledi", "woensdag"],
-    &["thursday", "thursdays", "donnerstag", "donnerstags", "jeudi", "jueves", "giovedi", "donderdag"],
-    &["friday", "fridays", "freitag", "freitags", "vendredi", "viernes", "venerdi", "vrijdag"],
-    &["saturday", "saturdays", "samstag", "samstags", "samedi", "sabado", "sabato", "zaterdag"],
-    &["sunday", "sundays", "sonntag", "sonntags", "dimanche", "domingo", "domenica", "zondag"],
+    &[
+        "monday", "mondays", "montag", "montags", "lundi", "lunes", "lunedi", "maandag",
+    ],
+    &[
+        "tuesday",
+        "tuesdays",
+        "dienstag",
+        "dienstags",
+        "mardi",
+        "martes",
+        "martedi",
+        "dinsdag",
+    ],
+    &[
+        "wednesday",
+        "wednesdays",
+        "mittwoch",
+        "mittwochs",
+        "mercredi",
+        "miercoles",
+        "mercoledi",
+        "woensdag",
+    ],
+    &[
+        "thursday",
+        "thursdays",
+        "donnerstag",
+        "donnerstags",
+        "jeudi",
+        "jueves",
+        "giovedi",
+        "donderdag",
+    ],
+    &[
+        "friday", "fridays", "freitag", "freitags", "vendredi", "viernes", "venerdi", "vrijdag",
+    ],
+    &[
+        "saturday",
+        "saturdays",
+        "samstag",
+        "samstags",
+        "samedi",
+        "sabado",
+        "sabato",
+        "zaterdag",
+    ],
+    &[
+        "sunday", "sundays", "sonntag", "sonntags", "dimanche", "domingo", "domenica", "zondag",
+    ],
     &["weekend", "weekends", "wochenende"],
-    &["january", "jan", "januar", "janvier", "enero", "gennaio", "janeiro", "januari"],
-    &["february", "feb", "februar", "fevrier", "febrero", "febbraio", "fevereiro", "februari"],
+    &[
+        "january", "jan", "januar", "janvier", "enero", "gennaio", "janeiro", "januari",
+    ],
+    &[
+        "february",
+        "feb",
+        "februar",
+        "fevrier",
+        "febrero",
+        "febbraio",
+        "fevereiro",
+        "februari",
+    ],
     &["march", "märz", "marzo", "março", "maart"],
     &["april", "apr", "avril", "abril", "aprile"],
     &["mai", "mayo", "maggio", "maio", "mei"],
     &["june", "jun", "juni", "juin", "junio", "giugno", "junho"],
     &["july", "jul", "juli", "juillet", "julio", "luglio", "julho"],
     &["august", "aug", "août", "agosto", "augustus"],
-    &["september", "sep", "sept", "septembre", "septiembre", "settembre", "setembro"],
-    &["october", "oct", "oktober", "octobre", "octubre", "ottobre", "outubro"],
+    &[
+        "september",
+        "sep",
+        "sept",
+        "septembre",
+        "septiembre",
+        "settembre",
+        "setembro",
+    ],
+    &[
+        "october", "oct", "oktober", "octobre", "octubre", "ottobre", "outubro",
+    ],
     &["november", "nov", "novembre", "noviembre", "novembro"],
-    &["december", "dec", "dezember", "decembre", "diciembre", "dicembre", "dezembro"],
+    &[
+        "december",
+        "dec",
+        "dezember",
+        "decembre",
+        "diciembre",
+        "dicembre",
+        "dezembro",
+    ],
     &["spring", "frühling", "frühjahr", "printemps", "primavera"],
-    &["summer", "summertime", "sommer", "été", "verano", "estate", "zomer"],
+    &[
+        "summer",
+        "summertime",
+        "sommer",
+        "été",
+        "verano",
+        "estate",
+        "zomer",
+    ],
     &["autumn", "herbst", "automne", "otoño", "autunno"],
     &["winter", "wintertime", "hiver", "invierno", "inverno"],
     &["christmas", "xmas", "weihnachten", "noel", "navidad", "natale"],
     &["easter", "ostern"],
-    &["yesterday", "gestern", "hier", "ayer", "ieri", "ontem", "gisteren"],
+    &[
+        "yesterday",
+        "gestern",
+        "hier",
+        "ayer",
+        "ieri",
+        "ontem",
+        "gisteren",
+    ],
     &["tomorrow", "morgen", "demain", "mañana", "domani", "amanha"],
-    &["night", "nights", "at night", "nachts", "nacht", "nuit", "noche", "notte"],
+    &[
+        "night", "nights", "at night", "nachts", "nacht", "nuit", "noche", "notte",
+    ],
     &["morning", "morgens", "vormittag", "matin", "mattina"],
     &["afternoon", "nachmittag"],
     &["evening", "abend", "abends", "soir", "sera"],
@@ -56,8 +145,11 @@ static MAY: LazyLock<u128> = LazyLock::new(|| TABLE.word("mai"));
 /// "am" is a verb too.
 static AM: LazyLock<u128> = LazyLock::new(|| TABLE.word("am"));
 /// These make another question of it only where both texts name one: "the tallest of all" may say "before".
-static LOOSE: LazyLock<u128> =
-    LazyLock::new(|| ["after", "before", "until", "since"].iter().fold(0, |all, word| all | TABLE.word(word)));
+static LOOSE: LazyLock<u128> = LazyLock::new(|| {
+    ["after", "before", "until", "since"]
+        .iter()
+        .fold(0, |all, word| all | TABLE.word(word))
+});
 
 pub(super) fn differ(a: &Ask, b: &Ask) -> bool {
     let (a, b) = (of(a), of(b));
@@ -81,7 +173,10 @@ fn of(ask: &Ask) -> u128 {
     // "May" is a month where it is written like a name, or beside a number.
     let month = ask.words.iter().enumerate().any(|(at, word)| {
         let beside = [at.checked_sub(1), Some(at + 1)];
-        let number = beside.into_iter().flatten().any(|at| ask.words.get(at).is_some_and(|w| w.number.is_some()));
+        let number = beside
+            .into_iter()
+            .flatten()
+            .any(|at| ask.words.get(at).is_some_and(|w| w.number.is_some()));
         word.low == "may" && ((word.capital && !word.first) || number)
     });
     if month { all | *MAY } else { all }

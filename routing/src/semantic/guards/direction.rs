@@ -16,7 +16,8 @@ const ROLES: &[(&str, &str, &str)] = &[
 ];
 /// May stand between such a word and the one it governs.
 const BETWEEN: &[&str] = &[
-    "the", "a", "an", "my", "our", "der", "dem", "die", "das", "le", "la", "les", "el", "los", "il", "het", "central", "us", "one",
+    "the", "a", "an", "my", "our", "der", "dem", "die", "das", "le", "la", "les", "el", "los", "il", "het",
+    "central", "us", "one",
 ];
 
 pub(super) fn differ(a: &Ask, b: &Ask) -> bool {
@@ -43,13 +44,17 @@ fn roles(ask: &Ask) -> Vec<(String, Role)> {
     let language = language::of(ask);
     for at in 0..ask.words.len() {
         let low = word(at);
-        let row = |row: &&(&str, &str, &str)| language.map_or(matches!(row.0, "en" | "de"), |code| row.0 == code);
+        let row =
+            |row: &&(&str, &str, &str)| language.map_or(matches!(row.0, "en" | "de"), |code| row.0 == code);
         let has = |words: &str| words.split(' ').any(|w| w == low);
-        let role = ROLES.iter().filter(row).find_map(|(_, source, goal)| match (has(source), has(goal)) {
-            (true, _) => Some(Role::Source),
-            (_, true) => Some(Role::Goal),
-            _ => None,
-        });
+        let role = ROLES
+            .iter()
+            .filter(row)
+            .find_map(|(_, source, goal)| match (has(source), has(goal)) {
+                (true, _) => Some(Role::Source),
+                (_, true) => Some(Role::Goal),
+                _ => None,
+            });
         let conversion = low == "in" || (matches!(low, "many" | "viele") && at > 0);
         let role = match role {
             Some(role) => role,
@@ -93,27 +98,45 @@ fn numbers_turned(a: &Ask, b: &Ask) -> bool {
 
 fn spans(ask: &Ask) -> Vec<(i64, i64)> {
     let spans = ask.words.windows(3).filter_map(|three| match three {
-        [from, to, end] if matches!(to.low.as_str(), "to" | "through" | "bis" | "a") => Some((from.number?, end.number?)),
+        [from, to, end] if matches!(to.low.as_str(), "to" | "through" | "bis" | "a") => {
+            Some((from.number?, end.number?))
+        }
         _ => None,
     });
     spans.collect()
 }
 
 const MODALS: &[&str] = &[
-    "can", "could", "may", "must", "do", "does", "did", "should", "would", "will", "is", "are", "am", "darf", "dürfen", "kann", "muss", "soll", "have", "has",
+    "can", "could", "may", "must", "do", "does", "did", "should", "would", "will", "is", "are", "am", "darf",
+    "dürfen", "kann", "muss", "soll", "have", "has",
 ];
-const DETERMINERS: &[&str] = &["my", "the", "our", "your", "a", "an", "mein", "meine", "der", "die", "das", "ein", "eine"];
+const DETERMINERS: &[&str] = &[
+    "my", "the", "our", "your", "a", "an", "mein", "meine", "der", "die", "das", "ein", "eine",
+];
 
 /// Before the verb of a question.
-const ASKING: &[&str] = &["how", "what", "when", "why", "where", "much", "many", "long", "wie", "was", "wann", "warum", "wo", "and", "or"];
+const ASKING: &[&str] = &[
+    "how", "what", "when", "why", "where", "much", "many", "long", "wie", "was", "wann", "warum", "wo",
+    "and", "or",
+];
 
 /// Who acts: the word behind the first verb of a question, as in "can *my boss* read", "can *I* read".
 fn agent(ask: &Ask) -> Option<&str> {
     let word = |at: usize| ask.words.get(at).map(|w| w.low.as_str());
-    let begins = |at: usize| ask.words.get(at).is_some_and(|w| w.first) || at.checked_sub(1).and_then(word).is_some_and(|w| ASKING.contains(&w));
+    let begins = |at: usize| {
+        ask.words.get(at).is_some_and(|w| w.first)
+            || at
+                .checked_sub(1)
+                .and_then(word)
+                .is_some_and(|w| ASKING.contains(&w))
+    };
     let at = (0..ask.words.len()).find(|at| word(*at).is_some_and(|w| MODALS.contains(&w)) && begins(*at))?;
     let next = word(at + 1)?;
-    if DETERMINERS.contains(&next) { word(at + 2) } else { Some(next) }
+    if DETERMINERS.contains(&next) {
+        word(at + 2)
+    } else {
+        Some(next)
+    }
 }
 
 fn is_me(low: &str) -> bool {
@@ -136,7 +159,12 @@ fn agents_differ(a: &Ask, b: &Ask) -> bool {
 }
 
 fn speaks_of_me(ask: &Ask) -> bool {
-    ask.words.iter().any(|w| matches!(w.low.as_str(), "my" | "me" | "i" | "mein" | "meine" | "meinen" | "mir" | "mich" | "our" | "us"))
+    ask.words.iter().any(|w| {
+        matches!(
+            w.low.as_str(),
+            "my" | "me" | "i" | "mein" | "meine" | "meinen" | "mir" | "mich" | "our" | "us"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -151,17 +179,38 @@ mod tests {
 
     #[test]
     fn from_and_to() {
-        assert!(refused("the train from London to Paris", "the train from Paris to London"));
+        assert!(refused(
+            "the train from London to Paris",
+            "the train from Paris to London"
+        ));
         assert!(refused("100 pounds in kilograms", "100 kilograms in pounds"));
-        assert!(refused("Wie komme ich von Berlin nach Hamburg", "von Hamburg nach Berlin"));
-        assert!(!refused("the train from London to Paris", "to Paris from London by rail"));
-        assert!(!refused("100 pounds in kilograms", "How many kilograms are 100 pounds?"));
+        assert!(refused(
+            "Wie komme ich von Berlin nach Hamburg",
+            "von Hamburg nach Berlin"
+        ));
+        assert!(!refused(
+            "the train from London to Paris",
+            "to Paris from London by rail"
+        ));
+        assert!(!refused(
+            "100 pounds in kilograms",
+            "How many kilograms are 100 pounds?"
+        ));
     }
 
     #[test]
     fn who_to_whom() {
-        assert!(refused("Can my boss read my mails?", "Can I read my boss's mails?"));
-        assert!(refused("Does my landlord have to pay me?", "Do I have to pay my landlord?"));
-        assert!(!refused("Can I take ibuprofen with milk?", "Is it safe to take ibuprofen with milk?"));
+        assert!(refused(
+            "Can my boss read my mails?",
+            "Can I read my boss's mails?"
+        ));
+        assert!(refused(
+            "Does my landlord have to pay me?",
+            "Do I have to pay my landlord?"
+        ));
+        assert!(!refused(
+            "Can I take ibuprofen with milk?",
+            "Is it safe to take ibuprofen with milk?"
+        ));
     }
 }

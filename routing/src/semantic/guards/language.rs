@@ -4,13 +4,34 @@ use super::super::text::Ask;
 
 /// Frequent words that stand for one language among those that the guards know.
 const WORDS: &[(&str, &str)] = &[
-    ("en", "the what how is are does do my can which who when where why of and i you please to for with an"),
-    ("de", "der die das ist wie was ich mein meine ein eine fur mit und wer wann wo warum kann nicht auf den dem zu wird"),
-    ("fr", "le les est quel quelle comment je mon ma pour avec et qui quand pourquoi une des du sans dans vous"),
-    ("es", "el los las es como que cual mi para con quien cuando donde una del puedo por cuanto se"),
-    ("it", "il gli come che qual mio mia per con chi quando dove una della posso quanto si sono"),
-    ("pt", "os as como qual meu minha para com quem quando onde uma da do posso quanto sao na no"),
-    ("nl", "het een hoe wat mijn kan voor met en wie wanneer waar waarom van ik naar zijn"),
+    (
+        "en",
+        "the what how is are does do my can which who when where why of and i you please to for with an",
+    ),
+    (
+        "de",
+        "der die das ist wie was ich mein meine ein eine fur mit und wer wann wo warum kann nicht auf den dem zu wird",
+    ),
+    (
+        "fr",
+        "le les est quel quelle comment je mon ma pour avec et qui quand pourquoi une des du sans dans vous",
+    ),
+    (
+        "es",
+        "el los las es como que cual mi para con quien cuando donde una del puedo por cuanto se",
+    ),
+    (
+        "it",
+        "il gli come che qual mio mia per con chi quando dove una della posso quanto si sono",
+    ),
+    (
+        "pt",
+        "os as como qual meu minha para com quem quando onde uma da do posso quanto sao na no",
+    ),
+    (
+        "nl",
+        "het een hoe wat mijn kan voor met en wie wanneer waar waarom van ik naar zijn",
+    ),
 ];
 
 pub(super) fn differ(a: &Ask, b: &Ask) -> bool {
@@ -32,7 +53,7 @@ fn known(ask: &Ask) -> bool {
 }
 
 /// The language whose frequent words stand out.
-pub(super) fn of(ask: &Ask) -> Option<&'static str> {
+pub(in crate::semantic) fn of(ask: &Ask) -> Option<&'static str> {
     let mut scores: Vec<(usize, &str)> = WORDS
         .iter()
         .map(|(code, words)| {
@@ -57,8 +78,14 @@ mod tests {
         assert_eq!(of(&Ask::of("Wie kann ich mein Abo kündigen?")), Some("de"));
         assert_eq!(of(&Ask::of("password reset")), None);
         let differ = |a: &str, b: &str| differ(&Ask::of(a), &Ask::of(b));
-        assert!(differ("What is the capital of Canada?", "Quelle est la capitale du Canada ?"));
+        assert!(differ(
+            "What is the capital of Canada?",
+            "Quelle est la capitale du Canada ?"
+        ));
         assert!(!differ("capital canada", "What is the capital of Canada?"));
-        assert!(differ("中国的首都是哪里?", "中国首都是哪个城市?"), "no lists for it");
+        assert!(
+            differ("中国的首都是哪里?", "中国首都是哪个城市?"),
+            "no lists for it"
+        );
     }
 }

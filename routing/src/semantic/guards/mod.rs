@@ -8,7 +8,7 @@
 mod code;
 mod date;
 mod direction;
-mod language;
+pub(super) mod language;
 mod name;
 mod negation;
 pub(super) mod number;

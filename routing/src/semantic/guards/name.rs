@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use super::super::text::Ask;
-use super::{code, date, language, unit};
 use super::table::Table;
+use super::{code, date, language, unit};
 
 /// Names with more than one form.
 const SAME: &[&[&str]] = &[
@@ -34,7 +34,10 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(SAME));
 
 pub(super) fn differ(a: &Ask, b: &Ask) -> bool {
     // German writes every noun with a capital: there a name is nothing that shows.
-    if [a, b].into_iter().any(|ask| language::of(ask) == Some("de") || german(ask)) {
+    if [a, b]
+        .into_iter()
+        .any(|ask| language::of(ask) == Some("de") || german(ask))
+    {
         return false;
     }
     let (same_a, same_b) = (TABLE.of(a), TABLE.of(b));
@@ -68,7 +71,23 @@ fn lacks(a: &Ask, b: &Ask) -> bool {
 
 /// Words that are written with a capital and are no names.
 fn is_plain(low: &str) -> bool {
-    matches!(low, "i" | "ok" | "please" | "hello" | "hi" | "thanks" | "faq" | "dear" | "no" | "yes" | "the" | "what" | "how" | "is" | "in")
+    matches!(
+        low,
+        "i" | "ok"
+            | "please"
+            | "hello"
+            | "hi"
+            | "thanks"
+            | "faq"
+            | "dear"
+            | "no"
+            | "yes"
+            | "the"
+            | "what"
+            | "how"
+            | "is"
+            | "in"
+    )
 }
 
 /// The same name, or a form of it: "Canada" and "Canadian", "Jupiter" and "Jupiter's".
@@ -76,13 +95,38 @@ pub(super) fn alike(a: &str, b: &str) -> bool {
     if a == b || a.strip_suffix('s') == Some(b) || b.strip_suffix('s') == Some(a) {
         return true;
     }
-    let shared: usize = a.chars().zip(b.chars()).take_while(|(x, y)| x == y).map(|(x, _)| x.len_utf8()).sum();
+    let shared: usize = a
+        .chars()
+        .zip(b.chars())
+        .take_while(|(x, y)| x == y)
+        .map(|(x, _)| x.len_utf8())
+        .sum();
     if shared < 4 {
         return false;
     }
     let end = |text: &str| text.get(shared..).map(str::to_owned).unwrap_or_default();
     let (a, b) = (end(a), end(b));
-    let form = |end: &str| matches!(end, "" | "s" | "n" | "an" | "ans" | "ian" | "ians" | "ese" | "er" | "ers" | "es" | "a" | "y" | "e" | "en" | "i" | "ish");
+    let form = |end: &str| {
+        matches!(
+            end,
+            "" | "s"
+                | "n"
+                | "an"
+                | "ans"
+                | "ian"
+                | "ians"
+                | "ese"
+                | "er"
+                | "ers"
+                | "es"
+                | "a"
+                | "y"
+                | "e"
+                | "en"
+                | "i"
+                | "ish"
+        )
+    };
     let place = |end: &str| matches!(end, "" | "a" | "y" | "e");
     (form(&a) && place(&b)) || (place(&a) && form(&b))
 }
@@ -99,7 +143,10 @@ mod tests {
 
     #[test]
     fn other_names() {
-        assert!(refused("What is the capital of Australia?", "What is the capital of Austria?"));
+        assert!(refused(
+            "What is the capital of Australia?",
+            "What is the capital of Austria?"
+        ));
         assert!(refused("Who was Mozart?", "Who was Beethoven?"));
         assert!(refused("the VAT rate in France", "the VAT rate in Denmark"));
         assert!(refused("the weather", "the weather in Rome"));
@@ -108,9 +155,18 @@ mod tests {
 
     #[test]
     fn the_same_name_in_another_form() {
-        assert!(!refused("What is the capital of Australia?", "the Australian capital"));
-        assert!(!refused("What is the capital of Australia?", "capital of australia?"));
+        assert!(!refused(
+            "What is the capital of Australia?",
+            "the Australian capital"
+        ));
+        assert!(!refused(
+            "What is the capital of Australia?",
+            "capital of australia?"
+        ));
         assert!(!refused("tip in the US", "tips in the United States"));
-        assert!(!refused("How many moons does Jupiter have?", "number of Jupiter's moons"));
+        assert!(!refused(
+            "How many moons does Jupiter have?",
+            "number of Jupiter's moons"
+        ));
     }
 }

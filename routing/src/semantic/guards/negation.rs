@@ -6,10 +6,11 @@ use super::super::text::Ask;
 use super::table::Table;
 
 const NO: &[&[&str]] = &[&[
-    "not", "no", "never", "without", "none", "neither", "nor", "cannot", "cant", "dont", "doesnt", "isnt", "wont", "didnt",
-    "except", "nicht", "kein", "keine", "keinen", "keiner", "keinem", "keines", "ohne", "nie",
-    "niemals", "ausser", "pas", "sans", "aucun", "aucune", "jamais", "sin", "nunca", "ningun", "ninguna", "non", "senza", "mai piu",
-    "nao", "sem", "niet", "geen", "zonder", "nooit", "unable", "nothing", "nobody", "nichts", "niemand",
+    "not", "no", "never", "without", "none", "neither", "nor", "cannot", "cant", "dont", "doesnt", "isnt",
+    "wont", "didnt", "except", "nicht", "kein", "keine", "keinen", "keiner", "keinem", "keines", "ohne",
+    "nie", "niemals", "ausser", "pas", "sans", "aucun", "aucune", "jamais", "sin", "nunca", "ningun",
+    "ninguna", "non", "senza", "mai piu", "nao", "sem", "niet", "geen", "zonder", "nooit", "unable",
+    "nothing", "nobody", "nichts", "niemand",
 ]];
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(NO));
@@ -25,7 +26,8 @@ fn says_no(ask: &Ask) -> bool {
         let number = ask.words.get(at + 1).is_some_and(|w| w.number.is_some());
         let choice = matches!(word(at.checked_sub(1)), "or" | "oder" | "ou" | "o");
         // "I do not understand" is said around a question, and is no part of it.
-        let around = word(Some(at)) == "not" && matches!(word(Some(at + 1)), "understand" | "know" | "get" | "see");
+        let around =
+            word(Some(at)) == "not" && matches!(word(Some(at + 1)), "understand" | "know" | "get" | "see");
         let alike = word(Some(at)) == "not" && word(Some(at + 1)) == "the" && word(Some(at + 2)) == "same";
         !(word(Some(at)) == "no" && (number || choice) || around || alike)
     })
@@ -37,10 +39,23 @@ mod tests {
 
     #[test]
     fn who_says_no() {
-        for no in ["I can't pay", "recipe without eggs", "ohne Sahne", "no es posible", "je ne peux pas", "Don't do it"] {
+        for no in [
+            "I can't pay",
+            "recipe without eggs",
+            "ohne Sahne",
+            "no es posible",
+            "je ne peux pas",
+            "Don't do it",
+        ] {
             assert!(says_no(&Ask::of(no)), "{no}");
         }
-        for yes in ["I can pay", "order no 48213", "allowed, yes or no?", "a note", "I don't understand it"] {
+        for yes in [
+            "I can pay",
+            "order no 48213",
+            "allowed, yes or no?",
+            "a note",
+            "I don't understand it",
+        ] {
             assert!(!says_no(&Ask::of(yes)), "{yes}");
         }
     }

@@ -6,12 +6,24 @@ use std::sync::LazyLock;
 use super::super::text::{Ask, fold};
 
 const WORDS: &[(i64, &str)] = &[
-    (2, "two zwei deux dos dois duas twee twice double doppelt zweimal zweite zweiten zweiter zweites deuxieme segundo segunda secondo seconda tweede"),
-    (3, "three drei trois tres tre drie third dritte dritten dritter troisieme tercero tercera terzo terceiro derde thrice triple"),
-    (4, "four vier quatre cuatro quattro quatro fourth vierte vierten quatrieme cuarto quarto"),
+    (
+        2,
+        "two zwei deux dos dois duas twee twice double doppelt zweimal zweite zweiten zweiter zweites deuxieme segundo segunda secondo seconda tweede",
+    ),
+    (
+        3,
+        "three drei trois tres tre drie third dritte dritten dritter troisieme tercero tercera terzo terceiro derde thrice triple",
+    ),
+    (
+        4,
+        "four vier quatre cuatro quattro quatro fourth vierte vierten quatrieme cuarto quarto",
+    ),
     (5, "five fünf cinq cinco cinque vijf fifth fünfte fünften"),
     (6, "six sechs seis zes sixth sechste sechsten"),
-    (7, "seven sieben sept siete sette sete zeven seventh siebte siebten"),
+    (
+        7,
+        "seven sieben sept siete sette sete zeven seventh siebte siebten",
+    ),
     (8, "eight acht huit ocho otto oito eighth achte achten"),
     (9, "nine neun neuf nueve nove negen ninth neunte neunten"),
     (10, "ten zehn dix diez dieci dez tien tenth zehnte zehnten"),
@@ -38,7 +50,9 @@ const WORDS: &[(i64, &str)] = &[
 ];
 
 static VALUES: LazyLock<HashMap<String, i64>> = LazyLock::new(|| {
-    let rows = WORDS.iter().flat_map(|(value, words)| words.split(' ').map(|w| (fold(w), *value)));
+    let rows = WORDS
+        .iter()
+        .flat_map(|(value, words)| words.split(' ').map(|w| (fold(w), *value)));
     rows.collect()
 });
 
@@ -64,7 +78,11 @@ pub(in crate::semantic) fn all(ask: &Ask) -> Vec<i64> {
             out.push(n);
             continue;
         }
-        let value = if is_ordinal_second(ask, at) { Some(2) } else { VALUES.get(&word.low).copied() };
+        let value = if is_ordinal_second(ask, at) {
+            Some(2)
+        } else {
+            VALUES.get(&word.low).copied()
+        };
         match (open, value) {
             (Some(sum), Some(100)) if sum < 100 => open = Some(sum * 100),
             (Some(sum), Some(v)) if v >= 1_000 && sum < v => open = Some(sum.saturating_mul(v)),
@@ -101,7 +119,9 @@ fn is_ordinal_second(ask: &Ask, at: usize) -> bool {
     if word(Some(at + 1)).is_some_and(|w| w.low == "hand") {
         return false;
     }
-    !before.is_some_and(|w| w.number.is_some() || matches!(w.low.as_str(), "per" | "a" | "one" | "each" | "every"))
+    !before.is_some_and(|w| {
+        w.number.is_some() || matches!(w.low.as_str(), "per" | "a" | "one" | "each" | "every")
+    })
 }
 
 #[cfg(test)]

@@ -6,13 +6,102 @@ use super::super::text::Ask;
 use super::table::Table;
 
 const ROWS: &[&[&str]] = &[
-    &["who", "whose", "whom", "author", "writer", "painter", "artist", "by whom", "wer", "von wem", "autor", "qui", "quien", "de quién", "chi", "wie heisst der autor", "quem"],
-    &["when", "what year", "which year", "what date", "wann", "seit wann", "quand", "cuando", "quando", "en que año", "in che anno", "wanneer", "until when", "since when", "ab wann", "bis wann"],
-    &["where", "wo", "woher", "wohin", "donde", "dove", "onde", "waar", "où"],
-    &["why", "reason", "how come", "what causes", "what makes", "warum", "wieso", "weshalb", "pourquoi", "por que", "perche", "waarom"],
-    &["how many", "number of", "wie viele", "wieviele", "combien de", "cuantos", "cuantas", "quanti", "quante", "hoeveel", "quantos"],
-    &["how much", "price", "cost", "costs", "wie viel", "wieviel", "was kostet", "cuanto cuesta", "quanto costa"],
-    &["how long", "how many minutes", "how many hours", "how many days", "what time", "duration", "wie lange", "wie viele minuten", "quante ore", "quanti minuti", "combien d heures", "cuantos minutos", "cuantas horas", "combien de temps", "cuanto tiempo", "quanto dura"],
+    &[
+        "who",
+        "whose",
+        "whom",
+        "author",
+        "writer",
+        "painter",
+        "artist",
+        "by whom",
+        "wer",
+        "von wem",
+        "autor",
+        "qui",
+        "quien",
+        "de quién",
+        "chi",
+        "wie heisst der autor",
+        "quem",
+    ],
+    &[
+        "when",
+        "what year",
+        "which year",
+        "what date",
+        "wann",
+        "seit wann",
+        "quand",
+        "cuando",
+        "quando",
+        "en que año",
+        "in che anno",
+        "wanneer",
+        "until when",
+        "since when",
+        "ab wann",
+        "bis wann",
+    ],
+    &[
+        "where", "wo", "woher", "wohin", "donde", "dove", "onde", "waar", "où",
+    ],
+    &[
+        "why",
+        "reason",
+        "how come",
+        "what causes",
+        "what makes",
+        "warum",
+        "wieso",
+        "weshalb",
+        "pourquoi",
+        "por que",
+        "perche",
+        "waarom",
+    ],
+    &[
+        "how many",
+        "number of",
+        "wie viele",
+        "wieviele",
+        "combien de",
+        "cuantos",
+        "cuantas",
+        "quanti",
+        "quante",
+        "hoeveel",
+        "quantos",
+    ],
+    &[
+        "how much",
+        "price",
+        "cost",
+        "costs",
+        "wie viel",
+        "wieviel",
+        "was kostet",
+        "cuanto cuesta",
+        "quanto costa",
+    ],
+    &[
+        "how long",
+        "how many minutes",
+        "how many hours",
+        "how many days",
+        "what time",
+        "duration",
+        "wie lange",
+        "wie viele minuten",
+        "quante ore",
+        "quanti minuti",
+        "combien d heures",
+        "cuantos minutos",
+        "cuantas horas",
+        "combien de temps",
+        "cuanto tiempo",
+        "quanto dura",
+    ],
     &["how far", "distance"],
     &["how old", "what age", "age at"],
     &["how often"],
@@ -33,7 +122,25 @@ fn is_yes_or_no(ask: &Ask) -> bool {
     let word = |at: usize| ask.words.get(at).map_or("", |w| w.low.as_str());
     let verb = matches!(
         word(0),
-        "can" | "could" | "may" | "must" | "do" | "does" | "did" | "is" | "are" | "am" | "should" | "will" | "darf" | "kann" | "muss" | "ist" | "sind" | "puedo" | "es"
+        "can"
+            | "could"
+            | "may"
+            | "must"
+            | "do"
+            | "does"
+            | "did"
+            | "is"
+            | "are"
+            | "am"
+            | "should"
+            | "will"
+            | "darf"
+            | "kann"
+            | "muss"
+            | "ist"
+            | "sind"
+            | "puedo"
+            | "es"
     );
     verb && !matches!(word(1), "you" | "not" | "no" | "there" | "sie" | "du")
 }
@@ -66,9 +173,15 @@ mod tests {
         assert!(refused("Why does it rain?", "Where does it rain?"));
         assert!(!refused("Who painted it?", "Which painter made it?"));
         assert!(!refused("Who painted it?", "it was painted"));
-        assert!(refused("Can I change the name?", "Until when can I change the name?"));
+        assert!(refused(
+            "Can I change the name?",
+            "Until when can I change the name?"
+        ));
         assert!(!refused("Can you tell me who did it?", "Who did it?"));
         assert!(!refused("How far is it in km?", "How many km is it?"));
-        assert!(refused("How long does shipping take?", "What is the price of shipping?"));
+        assert!(refused(
+            "How long does shipping take?",
+            "What is the price of shipping?"
+        ));
     }
 }

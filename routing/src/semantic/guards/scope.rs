@@ -6,17 +6,89 @@ use super::super::text::Ask;
 use super::table::Table;
 
 const ROWS: &[&[&str]] = &[
-    &["all", "everything", "alle", "allen", "aller", "alles", "tous", "toutes", "todos", "todas", "tutti", "tutte", "alle"],
-    &["only", "just the", "nur", "seulement", "solo", "solamente", "soltanto", "alleen"],
-    &["first", "erste", "ersten", "erster", "premier", "premiere", "primero", "primera", "primo", "primeiro", "eerste"],
-    &["last", "latest", "most recent", "newest", "letzte", "letzten", "letzter", "neueste", "dernier", "derniere", "ultimo", "ultima", "laatste"],
-    &["some of", "partly", "partial", "part of the", "part of my", "einige", "teilweise", "algunos", "half", "hälfte"],
-    &["whole", "entire", "complete", "full", "in total", "ganz", "ganze", "ganzen", "entier", "entero"],
-    &["at least", "minimum", "mindestens", "wenigstens", "al menos", "au moins"],
+    &[
+        "all",
+        "everything",
+        "alle",
+        "allen",
+        "aller",
+        "alles",
+        "tous",
+        "toutes",
+        "todos",
+        "todas",
+        "tutti",
+        "tutte",
+        "alle",
+    ],
+    &[
+        "only",
+        "just the",
+        "nur",
+        "seulement",
+        "solo",
+        "solamente",
+        "soltanto",
+        "alleen",
+    ],
+    &[
+        "first", "erste", "ersten", "erster", "premier", "premiere", "primero", "primera", "primo",
+        "primeiro", "eerste",
+    ],
+    &[
+        "last",
+        "latest",
+        "most recent",
+        "newest",
+        "letzte",
+        "letzten",
+        "letzter",
+        "neueste",
+        "dernier",
+        "derniere",
+        "ultimo",
+        "ultima",
+        "laatste",
+    ],
+    &[
+        "some of",
+        "partly",
+        "partial",
+        "part of the",
+        "part of my",
+        "einige",
+        "teilweise",
+        "algunos",
+        "half",
+        "hälfte",
+    ],
+    &[
+        "whole", "entire", "complete", "full", "in total", "ganz", "ganze", "ganzen", "entier", "entero",
+    ],
+    &[
+        "at least",
+        "minimum",
+        "mindestens",
+        "wenigstens",
+        "al menos",
+        "au moins",
+    ],
     &["at most", "maximum", "höchstens", "au plus", "como mucho"],
     &["always", "immer", "toujours", "siempre"],
     &["compulsory", "mandatory"],
-    &["child", "children", "kids", "kinder", "kindern", "enfant", "enfants", "niños", "toddler", "toddlers", "säuglingen"],
+    &[
+        "child",
+        "children",
+        "kids",
+        "kinder",
+        "kindern",
+        "enfant",
+        "enfants",
+        "niños",
+        "toddler",
+        "toddlers",
+        "säuglingen",
+    ],
     &["adult", "adults", "erwachsene"],
     &["automatically", "automatic", "automatisch"],
     &["special"],
@@ -24,7 +96,16 @@ const ROWS: &[&[&str]] = &[
 ];
 
 /// Phrases around a quantifier that quantify nothing.
-const FILLING: &[&[&str]] = &[&["of all", "than all others", "once and for all", "all my data", "child of", "not all", "made of", "at all"]];
+const FILLING: &[&[&str]] = &[&[
+    "of all",
+    "than all others",
+    "once and for all",
+    "all my data",
+    "child of",
+    "not all",
+    "made of",
+    "at all",
+]];
 
 static FILLER: LazyLock<Table> = LazyLock::new(|| Table::new(FILLING));
 static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(ROWS));
@@ -35,7 +116,9 @@ pub(super) fn differ(a: &Ask, b: &Ask) -> bool {
 
 fn of(ask: &Ask) -> u128 {
     let fillers: Vec<usize> = FILLER.found(ask).map(|(at, _)| at).collect();
-    let found = TABLE.found(ask).filter(|(at, _)| !fillers.iter().any(|filler| (*filler..filler + 4).contains(at)));
+    let found = TABLE
+        .found(ask)
+        .filter(|(at, _)| !fillers.iter().any(|filler| (*filler..filler + 4).contains(at)));
     found.fold(0, |all, (_, bits)| all | bits)
 }
 

@@ -7,12 +7,42 @@ use super::table::Table;
 
 /// What to do with something. Where both texts name one, one must be shared.
 const TASKS: &[&[&str]] = &[
-    &["translate", "translation", "übersetze", "übersetzen", "traduis", "traduce", "traduire"],
-    &["summarise", "summarize", "summary", "sum up", "shorten", "condense", "fasse", "zusammenfassung", "zusammen", "tl dr", "in short", "one line", "one-line", "resume"],
+    &[
+        "translate",
+        "translation",
+        "übersetze",
+        "übersetzen",
+        "traduis",
+        "traduce",
+        "traduire",
+    ],
+    &[
+        "summarise",
+        "summarize",
+        "summary",
+        "sum up",
+        "shorten",
+        "condense",
+        "fasse",
+        "zusammenfassung",
+        "zusammen",
+        "tl dr",
+        "in short",
+        "one line",
+        "one-line",
+        "resume",
+    ],
     &["fix", "correct", "repair", "mend", "debug", "korrigiere"],
     &["rewrite", "refactor", "polite", "rephrase"],
     &["test", "tests", "unit test"],
-    &["explain", "explanation", "purpose", "understand", "erkläre", "erklär"],
+    &[
+        "explain",
+        "explanation",
+        "purpose",
+        "understand",
+        "erkläre",
+        "erklär",
+    ],
     &["sort", "alphabetically", "alphabetical", "alphabetise"],
     &["count", "zähle"],
     &["extract"],
@@ -45,9 +75,24 @@ const FORMS: &[&[&str]] = &[
 
 /// Languages that may be asked for.
 const LANGUAGES: &[&[&str]] = &[
-    &["english", "englisch", "englische", "anglais", "anglaise", "inglés", "inglese"],
+    &[
+        "english",
+        "englisch",
+        "englische",
+        "anglais",
+        "anglaise",
+        "inglés",
+        "inglese",
+    ],
     &["german", "deutsch", "deutsche", "allemand", "alemán", "tedesco"],
-    &["french", "französisch", "französische", "français", "francés", "francese"],
+    &[
+        "french",
+        "französisch",
+        "französische",
+        "français",
+        "francés",
+        "francese",
+    ],
     &["spanish", "spanisch", "espagnol", "español", "spagnolo"],
     &["italian", "italienisch", "italien", "italiano"],
     &["portuguese", "portugiesisch", "portugués", "portugais"],
@@ -82,8 +127,13 @@ pub(super) fn differ(a: &Ask, b: &Ask) -> bool {
 fn wanted(ask: &Ask, languages: &Table) -> u128 {
     let word = |at: Option<usize>| at.and_then(|at| ask.words.get(at)).map_or("", |w| w.low.as_str());
     let found = languages.found(ask).filter(|(at, _)| {
-        matches!(word(at.checked_sub(1)), "in" | "into" | "to" | "from" | "auf" | "ins" | "aus" | "en" | "al" | "a" | "du" | "em" | "het")
-            || matches!(word(Some(at + 1)), "for" | "please" | "version" | "word" | "bitte" | "fur" | "translation" | "")
+        matches!(
+            word(at.checked_sub(1)),
+            "in" | "into" | "to" | "from" | "auf" | "ins" | "aus" | "en" | "al" | "a" | "du" | "em" | "het"
+        ) || matches!(
+            word(Some(at + 1)),
+            "for" | "please" | "version" | "word" | "bitte" | "fur" | "translation" | ""
+        )
     });
     found.fold(0, |all, (_, bits)| all | bits)
 }
@@ -98,14 +148,23 @@ mod tests {
 
     #[test]
     fn other_tasks() {
-        assert!(refused("explain this function: f", "write tests for this function: f, fix it"));
+        assert!(refused(
+            "explain this function: f",
+            "write tests for this function: f, fix it"
+        ));
         assert!(refused("translate it into Spanish", "translate it into Italian"));
-        assert!(refused("pros of solar power as bullets", "pros of solar power as a table"));
+        assert!(refused(
+            "pros of solar power as bullets",
+            "pros of solar power as a table"
+        ));
     }
 
     #[test]
     fn the_same_task() {
-        assert!(!refused("summarise the plot of Hamlet", "give me a summary of Hamlet"));
+        assert!(!refused(
+            "summarise the plot of Hamlet",
+            "give me a summary of Hamlet"
+        ));
         assert!(!refused("spanish for: hello", "How do you say hello in Spanish?"));
     }
 }

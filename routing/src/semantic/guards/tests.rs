@@ -5,20 +5,41 @@ use super::*;
 #[test]
 fn the_first_guard_that_refuses_is_told() {
     let refuse = |a: &str, b: &str| refuse(&Ask::of(a), &Ask::of(b));
-    assert_eq!(refuse("pancakes for 4 people", "pancakes for 10 people"), Some(Guard::Number));
+    assert_eq!(
+        refuse("pancakes for 4 people", "pancakes for 10 people"),
+        Some(Guard::Number)
+    );
     assert_eq!(refuse("how far in km", "how far in miles"), Some(Guard::Unit));
-    assert_eq!(refuse("the bill for March", "the bill for April"), Some(Guard::Date));
+    assert_eq!(
+        refuse("the bill for March", "the bill for April"),
+        Some(Guard::Date)
+    );
     assert_eq!(refuse("with eggs", "without eggs"), Some(Guard::Negation));
     assert_eq!(refuse("turn it on", "turn it off"), Some(Guard::Opposite));
-    assert_eq!(refuse("sort a list in Python", "sort a list in Ruby"), Some(Guard::Code));
+    assert_eq!(
+        refuse("sort a list in Python", "sort a list in Ruby"),
+        Some(Guard::Code)
+    );
     assert_eq!(refuse("a trip to Rome", "a trip to Naples"), Some(Guard::Name));
-    assert_eq!(refuse("from rome to naples", "from naples to rome"), Some(Guard::Direction));
+    assert_eq!(
+        refuse("from rome to naples", "from naples to rome"),
+        Some(Guard::Direction)
+    );
     assert_eq!(refuse("delete a user", "delete all users"), Some(Guard::Scope));
     assert_eq!(refuse("summarise it", "explain it"), Some(Guard::Task));
     assert_eq!(refuse("who did it", "when was it done"), Some(Guard::Question));
-    assert_eq!(refuse("is a cat there now", "is a dog there now"), Some(Guard::Swap));
-    assert_eq!(refuse("Wer ist das und wo?", "What is that and where is it?"), Some(Guard::Language));
-    assert_eq!(refuse("How do I reset my password?", "how to reset the password"), None);
+    assert_eq!(
+        refuse("is a cat there now", "is a dog there now"),
+        Some(Guard::Swap)
+    );
+    assert_eq!(
+        refuse("Wer ist das und wo?", "What is that and where is it?"),
+        Some(Guard::Language)
+    );
+    assert_eq!(
+        refuse("How do I reset my password?", "how to reset the password"),
+        None
+    );
 }
 
 #[test]

@@ -9,29 +9,116 @@ use super::table::Table;
 const TIMES: u32 = 9;
 const ROWS: &[&[&str]] = &[
     &["millisecond", "milliseconds", "ms", "millisekunden"],
-    &["seconds", "sec", "sekunde", "sekunden", "secondes", "segundos", "secondi", "seconden"],
-    &["minute", "minutes", "min", "mins", "minuten", "minutos", "minuti", "minuut"],
-    &["hour", "hours", "hourly", "stunde", "stunden", "heure", "heures", "hora", "horas", "ora", "ore", "uur"],
-    &["day", "days", "daily", "tag", "tage", "tagen", "taglich", "jour", "jours", "dia", "dias", "giorno", "giorni", "dag", "dagen"],
-    &["week", "weeks", "weekly", "woche", "wochen", "semaine", "semaines", "semana", "semanas", "settimana", "settimane", "weken"],
-    &["month", "months", "monthly", "monat", "monate", "monaten", "monatlich", "mois", "mes", "meses", "mese", "mesi", "maand", "maanden"],
-    &["year", "years", "yearly", "annual", "jahr", "jahre", "jahren", "jahrlich", "annee", "ano", "anos", "anno", "anni", "jaar"],
+    &[
+        "seconds", "sec", "sekunde", "sekunden", "secondes", "segundos", "secondi", "seconden",
+    ],
+    &[
+        "minute", "minutes", "min", "mins", "minuten", "minutos", "minuti", "minuut",
+    ],
+    &[
+        "hour", "hours", "hourly", "stunde", "stunden", "heure", "heures", "hora", "horas", "ora", "ore",
+        "uur",
+    ],
+    &[
+        "day", "days", "daily", "tag", "tage", "tagen", "taglich", "jour", "jours", "dia", "dias", "giorno",
+        "giorni", "dag", "dagen",
+    ],
+    &[
+        "week",
+        "weeks",
+        "weekly",
+        "woche",
+        "wochen",
+        "semaine",
+        "semaines",
+        "semana",
+        "semanas",
+        "settimana",
+        "settimane",
+        "weken",
+    ],
+    &[
+        "month",
+        "months",
+        "monthly",
+        "monat",
+        "monate",
+        "monaten",
+        "monatlich",
+        "mois",
+        "mes",
+        "meses",
+        "mese",
+        "mesi",
+        "maand",
+        "maanden",
+    ],
+    &[
+        "year", "years", "yearly", "annual", "jahr", "jahre", "jahren", "jahrlich", "annee", "ano", "anos",
+        "anno", "anni", "jaar",
+    ],
     &["%", "percent", "percentage", "prozent", "porcentaje"],
-    &["km", "kilometre", "kilometres", "kilometer", "kilometers", "kilometern", "kilometro", "kilometros", "kilometri", "kmh"],
-    &["m", "metre", "metres", "meter", "meters", "metern", "metro", "metros", "metri"],
-    &["cm", "centimetre", "centimetres", "centimeter", "centimeters", "zentimeter", "zentimetern", "centimetro", "centimetros"],
-    &["mm", "millimetre", "millimetres", "millimeter", "millimeters", "millimetern"],
-    &["mile", "miles", "mi", "mph", "meile", "meilen", "milla", "millas", "miglia"],
+    &[
+        "km",
+        "kilometre",
+        "kilometres",
+        "kilometer",
+        "kilometers",
+        "kilometern",
+        "kilometro",
+        "kilometros",
+        "kilometri",
+        "kmh",
+    ],
+    &[
+        "m", "metre", "metres", "meter", "meters", "metern", "metro", "metros", "metri",
+    ],
+    &[
+        "cm",
+        "centimetre",
+        "centimetres",
+        "centimeter",
+        "centimeters",
+        "zentimeter",
+        "zentimetern",
+        "centimetro",
+        "centimetros",
+    ],
+    &[
+        "mm",
+        "millimetre",
+        "millimetres",
+        "millimeter",
+        "millimeters",
+        "millimetern",
+    ],
+    &[
+        "mile", "miles", "mi", "mph", "meile", "meilen", "milla", "millas", "miglia",
+    ],
     &["foot", "feet", "ft", "fuss", "pieds"],
     &["inch", "inches", "zoll", "pouces", "pulgadas"],
-    &["kg", "kilo", "kilos", "kilogram", "kilograms", "kilogramm", "kilogrammes", "kilogramo", "kilogramos"],
-    &["g", "gram", "grams", "gramm", "gramme", "grammes", "gramo", "gramos", "grammi"],
+    &[
+        "kg",
+        "kilo",
+        "kilos",
+        "kilogram",
+        "kilograms",
+        "kilogramm",
+        "kilogrammes",
+        "kilogramo",
+        "kilogramos",
+    ],
+    &[
+        "g", "gram", "grams", "gramm", "gramme", "grammes", "gramo", "gramos", "grammi",
+    ],
     &["mg", "milligram", "milligrams"],
     &["lb", "lbs", "pound", "pounds", "pfund", "£", "gbp"],
     &["oz", "ounce", "ounces", "unze", "unzen"],
     &["tonne", "tonnes", "ton", "tons", "tonnen"],
     &["stone", "stones"],
-    &["l", "litre", "litres", "liter", "liters", "litro", "litros", "litri"],
+    &[
+        "l", "litre", "litres", "liter", "liters", "litro", "litros", "litri",
+    ],
     &["ml", "millilitre", "millilitres", "milliliter", "milliliters"],
     &["gallon", "gallons"],
     &["pint", "pints"],
@@ -67,12 +154,20 @@ pub(super) fn differ(a: &Ask, b: &Ask) -> bool {
 
 /// The row of a word, whatever stands around it.
 pub(super) fn row(low: &str) -> u128 {
-    if low == "c" || low == "f" || is_one(low) { TABLE.word(low) } else { 0 }
+    if low == "c" || low == "f" || is_one(low) {
+        TABLE.word(low)
+    } else {
+        0
+    }
 }
 
 /// The unit of a number and the word behind it.
 pub(super) fn of_pair(number: &Word, unit: &Word) -> u128 {
-    if number.number.is_some() { TABLE.word(&unit.low) } else { 0 }
+    if number.number.is_some() {
+        TABLE.word(&unit.low)
+    } else {
+        0
+    }
 }
 
 /// The word is a unit of time, or percent.
@@ -110,7 +205,8 @@ fn seconds(ask: &Ask) -> u128 {
     let unit = ask.words.windows(2).any(|pair| match pair {
         [before, word] => {
             word.low == "second"
-                && (before.number.is_some() || matches!(before.low.as_str(), "per" | "a" | "one" | "each" | "every"))
+                && (before.number.is_some()
+                    || matches!(before.low.as_str(), "per" | "a" | "one" | "each" | "every"))
         }
         _ => false,
     });

@@ -42,7 +42,10 @@ fn the_same_text_is_a_repeat() {
     let (p, v) = (partition("t", b""), vector(1.0));
     let mut store = small(8, 8);
     store.insert(ask(&p, "How do I pay?", &v), 7, 1, NEVER);
-    assert_eq!(store.look(ask(&p, "How do I pay?", &v), Time(0), 0), Look::Repeat(7));
+    assert_eq!(
+        store.look(ask(&p, "How do I pay?", &v), Time(0), 0),
+        Look::Repeat(7)
+    );
     assert_eq!(store.bound(&p), None, "no semantic look-up was counted");
 }
 
@@ -68,7 +71,7 @@ fn a_candidate_is_explored_before_it_hits() {
         match store.look(asked, Time(0), seed) {
             Look::Explore { answer, trial } => {
                 assert_eq!(answer, 7);
-                store.learn(&trial, true);
+                store.learn(&trial, Verdict::Same);
             }
             Look::Hit { answer, .. } => {
                 assert_eq!(answer, 7);
@@ -78,7 +81,10 @@ fn a_candidate_is_explored_before_it_hits() {
         }
     }
     assert!(hits > 100, "{hits}");
-    assert!(store.look(ask(&p, "how to reset the passwords", &vector(0.5)), Time(0), 1) == Look::Miss { refused: None });
+    assert!(
+        store.look(ask(&p, "how to reset the passwords", &vector(0.5)), Time(0), 1)
+            == Look::Miss { refused: None }
+    );
 }
 
 #[test]
@@ -87,7 +93,12 @@ fn the_guard_that_refused_is_told() {
     let mut store = small(8, 8);
     store.insert(ask(&p, "pancakes for 4", &own), 7, 1, NEVER);
     let look = store.look(ask(&p, "pancakes for 10", &other), Time(0), 0);
-    assert_eq!(look, Look::Miss { refused: Some(Guard::Number) });
+    assert_eq!(
+        look,
+        Look::Miss {
+            refused: Some(Guard::Number)
+        }
+    );
 }
 
 #[test]
@@ -107,8 +118,14 @@ fn what_is_too_old_is_not_there() {
     let (p, v) = (partition("t", b""), vector(1.0));
     let mut store = small(8, 8);
     store.insert(ask(&p, "How do I pay?", &v), 7, 1, Time(100));
-    assert_eq!(store.look(ask(&p, "How do I pay?", &v), Time(99), 0), Look::Repeat(7));
-    assert_eq!(store.look(ask(&p, "How do I pay?", &v), Time(100), 0), Look::Miss { refused: None });
+    assert_eq!(
+        store.look(ask(&p, "How do I pay?", &v), Time(99), 0),
+        Look::Repeat(7)
+    );
+    assert_eq!(
+        store.look(ask(&p, "How do I pay?", &v), Time(100), 0),
+        Look::Miss { refused: None }
+    );
 }
 
 #[test]
@@ -135,7 +152,10 @@ fn the_oldest_partition_makes_room_for_all() {
     store.insert(ask(&c, "x", &v), 3, 1, NEVER);
     assert_eq!(store.figures().partitions, 2);
     assert_eq!(store.look(ask(&a, "x", &v), Time(0), 0), Look::Repeat(1));
-    assert_eq!(store.look(ask(&b, "x", &v), Time(0), 0), Look::Miss { refused: None });
+    assert_eq!(
+        store.look(ask(&b, "x", &v), Time(0), 0),
+        Look::Miss { refused: None }
+    );
 }
 
 #[test]
