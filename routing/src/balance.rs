@@ -194,7 +194,7 @@ pub fn mix(seed: u64) -> u64 {
 }
 
 /// In 0 to 1, without 1.
-fn unit(bits: u64) -> f64 {
+pub(crate) fn unit(bits: u64) -> f64 {
     (bits >> 11) as f64 / (1_u64 << 53) as f64
 }
 

@@ -1,4 +1,4 @@
-//! Pure decisions: plan, rules, prediction, cascade, verification.
+//! Pure decisions: plan, rules, prediction, cascade, verification, the semantic cache.
 //!
 //! Nothing in this crate does I/O: no clock, no files, no network, no randomness that is not handed in. The same code
 //! serves production, `weir explain`, replay, tuning and simulation, so what is explained is what was done.
@@ -19,6 +19,7 @@ pub mod outcome;
 pub mod plan;
 pub mod predict;
 pub mod resolve;
+pub mod semantic;
 pub mod signals;
 pub mod sim;
 pub mod units;
