@@ -244,13 +244,10 @@ impl<V: Clone> Semantic<V> {
     /// The fresh answer of an exploration is there: was it the same as the cached one? Where it was not, or where that cannot
     /// be told, the caller inserts the question as an entry of its own. A trial is learnt from once.
     pub fn learn(&mut self, trial: &Trial, verdict: Verdict) {
-        let scope = self.scopes.get_mut(trial.partition.scope());
-        let scope = scope.map(|scope| {
-            if verdict != Verdict::Different {
-                scope.governor.give_back(trial.charge);
-            }
-            scope
-        });
+        let mut scope = self.scopes.get_mut(trial.partition.scope());
+        if let Some(scope) = scope.as_deref_mut().filter(|_| verdict != Verdict::Different) {
+            scope.governor.give_back(trial.charge);
+        }
         if verdict == Verdict::Unsure {
             return;
         }
