@@ -69,15 +69,12 @@ async fn beside(a: Args) -> Done {
         .await
         .map_err(Stop::Absent)?;
     progress.end();
-    if a.json {
-        println!("{}", report.json());
+    let shown = if a.json {
+        format!("{}\n", report.json())
     } else {
-        print!("{}", report.text());
-    }
-    match report.broken.len() {
-        0 => Ok(()),
-        n => Err(Stop::Finding(format!("{n} rules broken"))),
-    }
+        report.text()
+    };
+    super::conclude(&shown, report.broken.len(), "rules broken")
 }
 
 fn cases(a: Args, target: &str) -> Done {

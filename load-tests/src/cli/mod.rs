@@ -54,6 +54,15 @@ enum Stop {
 
 type Done = Result<(), Stop>;
 
+/// How a command that looks for something broken ends: its report on stdout, then exit 1 when there is something.
+fn conclude(shown: &str, broken: usize, what: &str) -> Done {
+    print!("{shown}");
+    match broken {
+        0 => Ok(()),
+        n => Err(Stop::Finding(format!("{n} {what}"))),
+    }
+}
+
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();

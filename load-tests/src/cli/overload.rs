@@ -48,13 +48,14 @@ pub async fn run(a: Args) -> Done {
         .await
         .map_err(Stop::Absent)?;
     progress.end();
-    if a.json {
-        println!("{}", report.json());
+    let shown = if a.json {
+        format!("{}\n", report.json())
     } else {
-        print!("{}", report.text());
-    }
-    match report.broken.len() {
-        0 => Ok(()),
-        n => Err(Stop::Finding(format!("{n} findings (seed {})", a.seed))),
-    }
+        report.text()
+    };
+    super::conclude(
+        &shown,
+        report.broken.len(),
+        &format!("findings (seed {})", a.seed),
+    )
 }

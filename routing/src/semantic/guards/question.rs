@@ -161,10 +161,11 @@ pub(super) fn differ(a: &Ask, b: &Ask) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::both_ways;
     use super::*;
 
     fn refused(a: &str, b: &str) -> bool {
-        differ(&Ask::of(a), &Ask::of(b))
+        both_ways(differ, a, b)
     }
 
     #[test]

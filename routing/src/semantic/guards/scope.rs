@@ -124,10 +124,11 @@ fn of(ask: &Ask) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::both_ways;
     use super::*;
 
     fn refused(a: &str, b: &str) -> bool {
-        differ(&Ask::of(a), &Ask::of(b))
+        both_ways(differ, a, b)
     }
 
     #[test]

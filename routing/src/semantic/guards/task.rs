@@ -140,10 +140,11 @@ fn wanted(ask: &Ask, languages: &Table) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::both_ways;
     use super::*;
 
     fn refused(a: &str, b: &str) -> bool {
-        differ(&Ask::of(a), &Ask::of(b))
+        both_ways(differ, a, b)
     }
 
     #[test]

@@ -2,6 +2,14 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// What a guard says of two questions, asked both ways: it must say the same.
+pub(super) fn both_ways(differ: impl Fn(&Ask, &Ask) -> bool, a: &str, b: &str) -> bool {
+    let (a, b) = (Ask::of(a), Ask::of(b));
+    let refused = differ(&a, &b);
+    assert_eq!(refused, differ(&b, &a), "{a:?} {b:?}");
+    refused
+}
+
 #[test]
 fn the_first_guard_that_refuses_is_told() {
     let refuse = |a: &str, b: &str| refuse(&Ask::of(a), &Ask::of(b));
