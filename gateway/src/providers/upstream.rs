@@ -210,6 +210,16 @@ impl Ends {
         !self.seen.is_empty() && self.missing() == 0 && self.seen.iter().all(|(_, over)| *over)
     }
 
+    /// Choices that began and have not ended, in the order in which they began.
+    pub fn open(&self) -> impl Iterator<Item = u16> + '_ {
+        self.seen.iter().filter(|(_, over)| !over).map(|(choice, _)| *choice)
+    }
+
+    /// Nothing was seen of any choice.
+    pub fn none(&self) -> bool {
+        self.seen.is_empty()
+    }
+
     /// Choices that were asked for and of which nothing was seen, though others began.
     pub fn missing(&self) -> usize {
         match self.seen.len() {

@@ -8,6 +8,7 @@ use crate::call::{Call, CallKind};
 use crate::providers::event::{Event, Events, FinishReason, Frame};
 use crate::providers::failure::{AttemptError, Fault};
 use crate::providers::render::Chunks;
+use crate::providers::upstream::Ends;
 
 /// Largest whole answer, in bytes. (2,048 embeddings of 1,536 dimensions are about 40 MB as text.)
 pub const MAX_WHOLE_BYTES: usize = 64 << 20;
@@ -97,12 +98,16 @@ impl WholeDecoder {
                 "has no `{what}`; does base_url end in /v1, and is this an OpenAI-compatible server?"
             )));
         }
-        if self.kind != CallKind::Embeddings && scanned.events.is_empty() {
+        let mut ends = Ends::of(1);
+        for event in &scanned.events {
+            ends.note(event);
+        }
+        if self.kind != CallKind::Embeddings && ends.none() {
             return Err(bad(
                 "has `choices` that neither say anything nor have ended".to_owned()
             ));
         }
-        let events = told(scanned);
+        let events = told(scanned, &ends);
         let wire = match self.as_stream {
             None => Some(body),
             Some(include_usage) => as_chunks(self.kind, include_usage, &events),
@@ -111,34 +116,18 @@ impl WholeDecoder {
     }
 }
 
-fn told(scanned: Scanned) -> Events {
+fn told(scanned: Scanned, ends: &Ends) -> Events {
     let mut events = Events::new();
     events.push(Event::Meta(Box::new(scanned.meta)));
     events.extend(scanned.events);
-    for choice in unfinished(&events) {
-        // A body that is there to its last brace is whole; some servers leave the reason out.
-        events.push(Event::Finish {
-            choice,
-            reason: FinishReason::Other("unknown".into()),
-        });
-    }
+    // A body that is there to its last brace is whole; some servers leave the reason out.
+    events.extend(ends.open().map(|choice| Event::Finish {
+        choice,
+        reason: FinishReason::Other("unknown".into()),
+    }));
     events.extend(scanned.usage.map(Event::Usage));
     events.push(Event::Done);
     events
-}
-
-fn unfinished(events: &[Event]) -> Vec<u16> {
-    let mut open: Vec<u16> = Vec::new();
-    for event in events {
-        match event {
-            Event::Role { choice } | Event::Text { choice, .. } if !open.contains(choice) => {
-                open.push(*choice)
-            }
-            Event::Finish { choice, .. } => open.retain(|c| c != choice),
-            _ => {}
-        }
-    }
-    open
 }
 
 fn as_chunks(kind: CallKind, include_usage: bool, events: &[Event]) -> Option<Bytes> {
@@ -172,8 +161,36 @@ mod tests {
                 decoder.pull()
             };
             assert!(told(r#"{"id":"c","choices":[{"index":0,"massage":{"content":"x"}}]}"#).is_err());
+            let figures = r#"{"id":"c","choices":[{"index":0,"logprobs":{"content":[{"logprob":-1}]}}]}"#;
+            assert!(told(figures).is_err());
             assert!(told(r#"{"id":"c","choices":[{"index":0,"finish_reason":"stop"}]}"#).is_ok());
             assert!(told(r#"{"id":"c","choices":[{"index":0,"message":{"role":"assistant"}}]}"#).is_ok());
+        }
+    }
+
+    /// Some servers leave the reason out. As a stream it would never have ended, whatever it says.
+    #[test]
+    fn a_choice_without_a_reason_has_ended_whatever_it_says() {
+        let call = call(
+            CallKind::Chat,
+            r#"{"model":"auto","messages":[],"stream":true}"#,
+        );
+        for said in [
+            r#""content":"x""#,
+            r#""refusal":"no""#,
+            r#""reasoning_content":"hm""#,
+            r#""role":"assistant""#,
+            r#""tool_calls":[{"id":"t","function":{"name":"f","arguments":"{}"}}]"#,
+        ] {
+            let body = format!(r#"{{"id":"c","choices":[{{"index":3,"message":{{{said}}}}}]}}"#);
+            let mut decoder = WholeDecoder::new(&call, "a");
+            decoder.push(Bytes::from(body));
+            decoder.end(None);
+            let frame = decoder.pull().unwrap().unwrap();
+            let ended = |e: &Event| matches!(e, Event::Finish { choice: 3, .. });
+            assert_eq!(frame.events.iter().filter(|e| ended(e)).count(), 1, "{said}");
+            let wire = String::from_utf8(frame.wire.unwrap().to_vec()).unwrap();
+            assert!(wire.contains(r#""finish_reason":"unknown""#), "{wire}");
         }
     }
 
