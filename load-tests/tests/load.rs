@@ -127,10 +127,12 @@ async fn more_than_the_bound_is_not_sent_but_counted() {
 #[tokio::test]
 async fn a_short_soak_holds_and_breaks() {
     let provider = Provider::start_on_thread(Script::default(), Options::default()).unwrap();
+    let records = tempfile::tempdir().unwrap();
     let quiet = Soak {
         target: provider.url(),
         admin: None,
         pid: std::process::id(),
+        records: Some(records.path().to_owned()),
         run: Run {
             length: Duration::from_millis(600),
             count: u64::MAX,
@@ -163,4 +165,13 @@ async fn a_short_soak_holds_and_breaks() {
         broken.broken
     );
     assert_eq!(broken.json(&quiet.bounds)["ok"], false);
+    let torn = "{\"id\":\"r1\",\"status\":200}\n{\"id\":";
+    std::fs::write(records.path().join("chain-0-00000001.jsonl"), torn).unwrap();
+    let broken = soak::run(&quiet, &mix(&[("plain", "")]), |_| {}).await.unwrap();
+    assert!(
+        broken.broken[0].contains("records: chain-0-00000001.jsonl:2"),
+        "{:?}",
+        broken.broken
+    );
+    assert_eq!(broken.records, (1, 1));
 }

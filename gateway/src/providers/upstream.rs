@@ -212,7 +212,10 @@ impl Ends {
 
     /// Choices that began and have not ended, in the order in which they began.
     pub fn open(&self) -> impl Iterator<Item = u16> + '_ {
-        self.seen.iter().filter(|(_, over)| !over).map(|(choice, _)| *choice)
+        self.seen
+            .iter()
+            .filter(|(_, over)| !over)
+            .map(|(choice, _)| *choice)
     }
 
     /// Nothing was seen of any choice.

@@ -133,6 +133,7 @@ pub async fn run(a: Args) -> Done {
         target,
         admin,
         pid,
+        records: house.as_ref().map(|(gateway, _)| gateway.home().join("records")),
         run: Run {
             rate: a.rate,
             length,
@@ -159,6 +160,7 @@ pub async fn run(a: Args) -> Done {
     progress.end();
     if a.json {
         println!("{}", outcome.json(&soak.bounds));
+        eprint!("{}", outcome.table());
     } else {
         print!("{}", outcome.table());
     }

@@ -8,6 +8,7 @@ mod sample;
 mod slope;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::clock::{now, wall_s};
 use crate::load::{self, Mix, Report, Run};
+use crate::records;
 
 pub use sample::{Sample, counters, gauges, sample};
 pub use slope::{Slope, slope};
@@ -29,6 +31,8 @@ pub struct Soak {
     pub admin: Option<String>,
     /// Its process, for `/proc`.
     pub pid: u32,
+    /// Where its records lie, where they are to be looked at.
+    pub records: Option<PathBuf>,
     /// The load; its length is the soak's.
     pub run: Run,
     /// Load before the first figures at rest.
@@ -81,6 +85,10 @@ pub struct Outcome {
     pub rest: (Sample, Sample),
     /// Gauges at rest before and after.
     pub gauges: (BTreeMap<String, f64>, BTreeMap<String, f64>),
+    /// What its counters grew by in between.
+    pub counted: BTreeMap<String, f64>,
+    /// Records that are still there (old files are deleted), and the files.
+    pub records: (usize, usize),
     /// What is broken, one sentence each; empty when all is fine.
     pub broken: Vec<String>,
 }
@@ -95,7 +103,7 @@ pub async fn run(soak: &Soak, mix: &Mix, mut progress: impl FnMut(String)) -> Re
         ..soak.run.clone()
     };
     load::run(&client()?, mix, &warm, |_| {}).await;
-    let (rest_before, gauges_before) = at_rest(soak).await?;
+    let (rest_before, page_before) = at_rest(soak).await?;
     let began = now();
     let mut samples = Vec::new();
     let load_client = client()?;
@@ -126,17 +134,24 @@ pub async fn run(soak: &Soak, mix: &Mix, mut progress: impl FnMut(String)) -> Re
         }
     };
     drop(load_client);
-    let (rest_after, gauges_after) = at_rest(soak).await?;
+    let (rest_after, page_after) = at_rest(soak).await?;
+    let records = soak.records.as_deref().map(records::read).transpose()?;
     let mut outcome = Outcome {
         at: wall_s(),
         load,
         rss: second_half(&samples, soak.run.length),
         samples,
         rest: (rest_before, rest_after),
-        gauges: (gauges_before, gauges_after),
+        gauges: (gauges(&page_before), gauges(&page_after)),
+        counted: grown(&counters(&page_before), &counters(&page_after)),
+        records: records.as_ref().map_or((0, 0), |r| (r.all.len(), r.files)),
         broken: Vec::new(),
     };
     outcome.broken = judge(&outcome, &soak.bounds);
+    let wrong = records.into_iter().flat_map(|r| r.wrong);
+    outcome
+        .broken
+        .extend(wrong.map(|w| format!("records: {w}")).take(20));
     Ok(outcome)
 }
 
@@ -151,11 +166,12 @@ pub fn second_half(samples: &[(f64, Sample)], length: Duration) -> Option<Slope>
     slope(&points)
 }
 
-async fn at_rest(soak: &Soak) -> Result<(Sample, BTreeMap<String, f64>), String> {
+/// Its figures at rest, and its page of metrics (empty where none is told).
+async fn at_rest(soak: &Soak) -> Result<(Sample, String), String> {
     tokio::time::sleep(soak.settle).await;
     let s = sample(soak.pid)?;
     let Some(admin) = &soak.admin else {
-        return Ok((s, BTreeMap::new()));
+        return Ok((s, String::new()));
     };
     let admin = Client::new(admin).map_err(|e| e.to_string())?;
     let text = admin
@@ -165,7 +181,12 @@ async fn at_rest(soak: &Soak) -> Result<(Sample, BTreeMap<String, f64>), String>
         .bytes()
         .await
         .map_err(|e| e.to_string())?;
-    Ok((s, gauges(&String::from_utf8_lossy(&text))))
+    Ok((s, String::from_utf8_lossy(&text).into_owned()))
+}
+
+fn grown(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+    let was = |name: &String| before.get(name).copied().unwrap_or_default();
+    after.iter().map(|(n, v)| (n.clone(), v - was(n))).collect()
 }
 
 /// Gauges that count what is held for somebody: at rest they must be back where they were.
@@ -197,6 +218,20 @@ fn judge(o: &Outcome, b: &Bounds) -> Vec<String> {
             out.push(format!("{name} is {value} at rest, {was} before"));
         }
     }
+    let counted = |name: &str| o.counted.get(name).copied().unwrap_or_default();
+    let (requests, written) = (counted("weir_requests_total"), counted("weir_records_total"));
+    if requests != written {
+        out.push(format!("{requests} requests were counted, and {written} records"));
+    }
+    for never in [
+        "weir_record_faults_total",
+        "weir_panics_total",
+        "weir_usage_lost_total",
+    ] {
+        if counted(never) > 0.0 {
+            out.push(format!("{never} grew by {}", counted(never)));
+        }
+    }
     if o.load.failed() > b.failures {
         out.push(format!(
             "{} requests failed without being meant to: {:?}",
@@ -215,7 +250,8 @@ impl Outcome {
             "rss_slope_mb_per_hour": self.rss.map(|s| s.mb_per_hour()),
             "rss_slope_standard_error_mb_per_hour": self.rss.map(|s| s.standard_error_mb_per_hour()),
             "rest": {"before": self.rest.0, "after": self.rest.1},
-            "gauges": {"before": self.gauges.0, "after": self.gauges.1},
+            "gauges": {"before": self.gauges.0, "after": self.gauges.1}, "counted": self.counted,
+            "records": {"read": self.records.0, "files": self.records.1},
             "samples": self.samples.iter().map(|(t, s)| json!([t, s.rss_bytes, s.files, s.threads])).collect::<Vec<_>>(),
         })
     }
@@ -240,6 +276,14 @@ impl Outcome {
             a.files,
             b.threads,
             a.threads
+        ));
+        let counted = |name: &str| self.counted.get(name).copied().unwrap_or_default();
+        out.push_str(&format!(
+            "records: {} written of {} requests; {} in {} files read, their chain followed\n",
+            counted("weir_records_total"),
+            counted("weir_requests_total"),
+            self.records.0,
+            self.records.1
         ));
         for sentence in &self.broken {
             out.push_str(&format!("BROKEN: {sentence}\n"));

@@ -171,10 +171,7 @@ mod tests {
     /// Some servers leave the reason out. As a stream it would never have ended, whatever it says.
     #[test]
     fn a_choice_without_a_reason_has_ended_whatever_it_says() {
-        let call = call(
-            CallKind::Chat,
-            r#"{"model":"auto","messages":[],"stream":true}"#,
-        );
+        let call = call(CallKind::Chat, r#"{"model":"auto","messages":[],"stream":true}"#);
         for said in [
             r#""content":"x""#,
             r#""refusal":"no""#,
