@@ -16,7 +16,7 @@ use routing::plan::Plan;
 
 use crate::admission::Gate;
 use crate::body::Metered;
-use crate::cache::Cache;
+use crate::cache::{Cache, Size};
 use crate::classify::Classifier;
 use crate::clock::Clock;
 use crate::keys::{Live, Said};
@@ -130,7 +130,7 @@ impl App {
         let process = Arc::new(Process::new(&telemetry));
         let states = States::default();
         let bodies = ByteBudget::new(plan.server.max_body_bytes_in_flight, process.body_bytes.clone());
-        let cache = Cache::new(plan.cache.max_bytes);
+        let cache = Cache::new(Size::of(&plan), &telemetry);
         let gate = Gate::new(&plan.admission, clock.clone(), telemetry.clone());
         let world = World {
             make: &*make,
@@ -210,7 +210,7 @@ impl App {
         let shared = &self.shared;
         let _making = self.making();
         shared.bodies.set_max(plan.server.max_body_bytes_in_flight);
-        shared.cache.resize(plan.cache.max_bytes);
+        shared.cache.resize(Size::of(&plan));
         shared.gate.configure(&plan.admission);
         let runtime = Runtime::new(Arc::new(plan), notes, shared.world());
         for target in runtime.targets.iter() {

@@ -22,6 +22,33 @@ pub struct Reading {
     pub difficulty: f32,
     /// Version of the heads, for the record.
     pub version: Arc<str>,
+    /// The embedding that both were read from.
+    pub vector: Arc<[f32]>,
+}
+
+impl Reading {
+    /// Puts what it says into `facts`, where nothing is said of it yet.
+    pub fn note(&self, facts: &mut Facts) {
+        read(
+            facts,
+            Arc::clone(&self.category),
+            self.difficulty,
+            Source::Encoder,
+        );
+    }
+}
+
+/// One run of the encoder answers both.
+fn read(facts: &mut Facts, category: Arc<str>, difficulty: f32, source: Source) {
+    let dear = &mut facts.dear;
+    dear.category.get_or_insert(Known {
+        value: category,
+        source,
+    });
+    dear.difficulty.get_or_insert(Known {
+        value: difficulty,
+        source,
+    });
 }
 
 /// An encoder with its heads, as far as this module must know it.
@@ -99,41 +126,28 @@ impl Classifier {
         clock: &Clock,
         until: Time,
     ) -> Option<Arc<str>> {
-        let reading = match &self.reader {
-            None => None,
-            Some(reader) => {
-                let text = looking.call.last_turn_text().into_owned();
-                clock.within(until, reader.read(text, facts)).await.flatten()
+        let text = looking.call.last_turn_text().into_owned();
+        match self.read(text, facts, clock, until).await {
+            Some(reading) => {
+                reading.note(facts);
+                Some(reading.version)
             }
-        };
-        let source = if reading.is_some() {
-            Source::Encoder
-        } else {
-            Source::Failed
-        };
-        // One run of the encoder answers both.
-        let (category, difficulty, version) = match reading {
-            Some(r) => (r.category, r.difficulty, Some(r.version)),
-            None => (Arc::from(""), 0.0, None),
-        };
-        if facts.dear.category.is_none() {
-            facts.dear.category = Some(Known {
-                value: category,
-                source,
-            });
+            None => {
+                read(facts, Arc::from(""), 0.0, Source::Failed);
+                None
+            }
         }
-        if facts.dear.difficulty.is_none() {
-            facts.dear.difficulty = Some(Known {
-                value: difficulty,
-                source,
-            });
-        }
-        version
+    }
+
+    /// What the encoder says of a text, by `until` at the latest; `None`: there is none, it failed, or it was late.
+    pub async fn read(&self, text: String, facts: &Facts, clock: &Clock, until: Time) -> Option<Reading> {
+        let reader = self.reader.as_ref()?;
+        clock.within(until, reader.read(text, facts)).await.flatten()
     }
 }
 
 /// ISO 639-1 of a text, when it can be told.
-fn language(text: &str) -> Option<[u8; 2]> {
+pub fn language(text: &str) -> Option<[u8; 2]> {
     use whatlang::Lang;
     let found = whatlang::detect(text)?;
     if !found.is_reliable() && text.len() < 200 {

@@ -1,5 +1,7 @@
 //! What each step writes into the open record.
 
+use std::time::Duration;
+
 use routing::cascade::StartKind;
 use routing::decide::Decision;
 use routing::facts::Facts;
@@ -7,15 +9,16 @@ use routing::plan::Plan;
 use routing::resolve::Policy;
 use routing::signals::Signals;
 
+use crate::cache::semantic::Told;
 use crate::call::Call;
 use crate::cascade::Account;
 use crate::error::Error;
 use crate::ledger::Ledger;
 use crate::limits::Over;
 use crate::steps::auth::Principal;
-use crate::steps::cache::Served;
+use crate::steps::cache::{Served, Sighting};
 use crate::steps::intake;
-use crate::telemetry::record::{Eligible, Record, Who};
+use crate::telemetry::record::{self, Eligible, Record, Who};
 
 /// Bytes of a model's name that are kept.
 const MAX_MODEL: usize = 128;
@@ -115,6 +118,32 @@ pub fn over(ledger: &Ledger, over: &Over) -> Error {
 pub fn looked(ledger: &mut Ledger) {
     ledger.record.cache = "miss";
     ledger.handles().looked(ledger.route, "miss");
+}
+
+/// Step 7: questions that mean the same were looked for.
+///
+/// How long the encoder took over it.
+pub fn sought(ledger: &mut Ledger, sighting: Option<Sighting>) -> Duration {
+    let Some(sighting) = sighting else {
+        return Duration::ZERO;
+    };
+    ledger.waited.classify += sighting.took;
+    ledger.record.heads.extend(sighting.heads);
+    if let Some(told) = &sighting.told {
+        looked_for(ledger, told);
+    }
+    sighting.took
+}
+
+fn looked_for(ledger: &mut Ledger, told: &Told) {
+    let route = ledger.record.route.clone();
+    ledger.handles().sought(route.as_deref(), told.came_to);
+    ledger.record.semantic = Some(record::Semantic {
+        came_to: told.came_to,
+        similarity_ppm: told.similarity.map(|s| ppm(f64::from(s))),
+        ventured_ppm: told.ventured.map(ppm),
+        guard: told.guard,
+    });
 }
 
 /// Step 7: an answer that another request paid for.

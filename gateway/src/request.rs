@@ -160,20 +160,25 @@ async fn answer(
     // 7 cache: somebody has asked the same, or asks it now; who gets that answer goes no further and holds nothing.
     ledger.step("cache");
     let waiting_from = clock.now();
+    let classifier = app.classifier();
+    let mut sought = None;
     let seat = cache::seat(cache::Ask {
         cache: app.cache(),
         plan,
         call: &call,
-        facts: &facts,
+        facts: &mut facts,
         policy: &policy,
         no_cache: asked.no_cache,
         name: asked.idempotency_key.as_deref(),
         deadline: deadline.commit,
         clock,
         bodies: app.bodies(),
+        classifier: &classifier,
+        sought: &mut sought,
     });
     let seat = Box::pin(seat).await;
-    ledger.waited.upstream += clock.now().since(waiting_from);
+    let read = note::sought(ledger, sought);
+    ledger.waited.upstream += clock.now().since(waiting_from).saturating_sub(read);
     let (lead, stale) = match seat? {
         cache::Seat::Answered(served) => {
             note::facts(&mut ledger.record, facts);
@@ -213,7 +218,6 @@ async fn answer(
     // 10 decide: who is asked first; the encoder runs only if it can change that. Where all that it wants are taken, admission
     // waits for a place at one of them, and it is decided anew.
     ledger.step("decide");
-    let classifier = app.classifier();
     let seed = rand::random();
     let (signals, decision) = loop {
         let mut signals = rt.signals(clock.now(), classifier.predicted_us(), facts.prompt_tokens);

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::task::AbortHandle;
 
+use super::semantic::Sought;
 use crate::cascade::{Account, Head};
 use crate::error::Error;
 use crate::leases;
@@ -42,6 +43,8 @@ pub struct Flight {
     pub form: Form,
     /// Hash of the body, where callers name their requests themselves.
     pub body: Option<[u8; 32]>,
+    /// Questions whose answer is to be learnt from, once it is whole.
+    sought: Mutex<Vec<Box<Sought>>>,
     log: Mutex<Log>,
 }
 
@@ -89,6 +92,7 @@ impl Flight {
         let flight = Arc::new(Self {
             form,
             body,
+            sought: Mutex::default(),
             log: Mutex::new(Log {
                 head: None,
                 frames: VecDeque::new(),
@@ -112,10 +116,29 @@ impl Flight {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Its answer is to be learnt from.
+    pub fn seek(&self, question: Box<Sought>) {
+        self.questions().push(question);
+    }
+
+    /// Questions whose answer is to be learnt from.
+    pub(super) fn take_sought(&self) -> Vec<Box<Sought>> {
+        std::mem::take(&mut *self.questions())
+    }
+
+    fn questions(&self) -> MutexGuard<'_, Vec<Box<Sought>>> {
+        self.sought.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// May it be joined?
+    pub(super) fn is_open(&self) -> bool {
+        self.log().is_open()
+    }
+
     /// Another reader, from the first word; `None` when that is no longer there, or the flight has come to nothing.
     pub fn join(self: &Arc<Self>) -> Option<Reader> {
         let mut log = self.log();
-        if log.first > 0 || matches!(log.end, Some(End::Failed(_) | End::NotBegun)) {
+        if !log.is_open() {
             return None;
         }
         let seat = log.seat();
@@ -253,6 +276,10 @@ impl Payer for Flight {
 }
 
 impl Log {
+    fn is_open(&self) -> bool {
+        self.first == 0 && !matches!(self.end, Some(End::Failed(_) | End::NotBegun))
+    }
+
     fn seat(&mut self) -> usize {
         self.count += 1;
         let free = self.readers.iter().position(Option::is_none);

@@ -45,6 +45,11 @@ impl Flights {
         Boarded::Leads(reader)
     }
 
+    /// Somebody asks this now, and it may be joined.
+    pub fn has(&self, key: &Key) -> bool {
+        self.shard(key).get(key).is_some_and(|flight| flight.is_open())
+    }
+
     /// This flight can no longer be joined.
     pub fn remove(&self, key: &Key, flight: &Arc<Flight>) {
         let mut shard = self.shard(key);

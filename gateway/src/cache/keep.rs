@@ -16,6 +16,7 @@ use super::key::Key;
 use super::store::{Entry, NAMED_FOR};
 use super::{Cache, flights::Flights};
 use crate::cascade::{Head, judged_whole};
+use crate::classify::Classifier;
 use crate::clock::Clock;
 use crate::providers::event::{Event, FinishReason, Frame};
 use crate::providers::render::Kept;
@@ -49,6 +50,8 @@ pub struct Keep {
     pub plan: Arc<Plan>,
     /// The one clock.
     pub clock: Clock,
+    /// Reads answers where that is how they are compared.
+    pub classifier: Arc<Classifier>,
 }
 
 impl Keep {
@@ -68,16 +71,18 @@ impl Keep {
             .degraded
             .as_ref()
             .is_some_and(|d| d.starts_with("stale_cache"));
-        let entry = |kept: Kept, verified: &str, verdict: &str, lives: Duration, body: [u8; 32]| Entry {
-            kept,
-            target: target.name.clone(),
-            tier: head.tier,
-            verified: verified.into(),
-            verdict: verdict.into(),
-            usage: usage(&frames),
-            born: self.clock.now(),
-            lives,
-            body,
+        let entry = |kept: Kept, verified: &str, verdict: &str, lives: Duration, body: [u8; 32]| {
+            Arc::new(Entry {
+                kept,
+                target: target.name.clone(),
+                tier: head.tier,
+                verified: verified.into(),
+                verdict: verdict.into(),
+                usage: usage(&frames),
+                born: self.clock.now(),
+                lives,
+                body,
+            })
         };
         if let Some((key, body)) = self.named.take().filter(|_| !stale) {
             let wires = frames.iter().filter_map(|f| f.wire.as_deref());
@@ -104,7 +109,12 @@ impl Keep {
         };
         if let Some(kept) = kept {
             let entry = entry(kept, &verified, &verdict, by.lives, [0; 32]);
-            self.cache.stores().exact.put(by.key, entry);
+            self.cache.stores().exact.put(by.key, Arc::clone(&entry));
+            let sought = self.flight.take_sought();
+            if !sought.is_empty() {
+                let memory = self.cache.semantic();
+                memory.learn(sought, &entry, &self.classifier, &self.clock).await;
+            }
         }
     }
 }

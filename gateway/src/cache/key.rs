@@ -33,24 +33,7 @@ impl Key {
         });
         bytes.extend_from_slice(&policy.fingerprint.0.to_le_bytes());
         put(tenant.as_bytes(), &mut bytes);
-        let mut fields: Vec<(&str, &[u8])> = call
-            .spans
-            .fields
-            .iter()
-            .map(|f| (f.name(&call.raw), f.value.of(&call.raw)))
-            .filter(|(name, _)| !NOT_ASKED_FOR.contains(name))
-            .collect();
-        fields.sort_unstable();
-        for (name, value) in fields {
-            put(name.as_bytes(), &mut bytes);
-            let at = bytes.len();
-            bytes.extend_from_slice(&[0; 4]);
-            squeeze(value, &mut bytes);
-            let len = (bytes.len() - at - 4) as u32;
-            if let Some(place) = bytes.get_mut(at..at + 4) {
-                place.copy_from_slice(&len.to_le_bytes());
-            }
-        }
+        canonical(call, |name| !NOT_ASKED_FOR.contains(&name), &mut bytes);
         Self::new(&bytes)
     }
 
@@ -101,6 +84,38 @@ impl Hash for Key {
     }
 }
 
+/// The fields of a body that `wanted` names, but never those that say how the answer is delivered, in order of their names.
+pub(super) fn asked_for(call: &Call, wanted: impl Fn(&str) -> bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    canonical(
+        call,
+        |name| wanted(name) && !NOT_ASKED_FOR.contains(&name),
+        &mut bytes,
+    );
+    bytes
+}
+
+fn canonical(call: &Call, wanted: impl Fn(&str) -> bool, bytes: &mut Vec<u8>) {
+    let mut fields: Vec<(&str, &[u8])> = call
+        .spans
+        .fields
+        .iter()
+        .map(|f| (f.name(&call.raw), f.value.of(&call.raw)))
+        .filter(|(name, _)| wanted(name))
+        .collect();
+    fields.sort_unstable();
+    for (name, value) in fields {
+        put(name.as_bytes(), bytes);
+        let at = bytes.len();
+        bytes.extend_from_slice(&[0; 4]);
+        squeeze(value, bytes);
+        let len = (bytes.len() - at - 4) as u32;
+        if let Some(place) = bytes.get_mut(at..at + 4) {
+            place.copy_from_slice(&len.to_le_bytes());
+        }
+    }
+}
+
 /// With its length in front, so that nothing can be read as something else.
 fn put(part: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&(part.len() as u32).to_le_bytes());
@@ -108,7 +123,7 @@ fn put(part: &[u8], out: &mut Vec<u8>) {
 }
 
 /// A JSON value without the white space outside of its strings.
-fn squeeze(value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn squeeze(value: &[u8], out: &mut Vec<u8>) {
     let mut rest = value;
     while let Some(&byte) = rest.first() {
         match byte {

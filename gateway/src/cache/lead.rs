@@ -10,6 +10,7 @@ use super::key::Key;
 use super::pump::Pump;
 use super::telling::Telling;
 use crate::cascade::{Account, Answer, Driver, Failure, Head, Reply, Work};
+use crate::classify::Classifier;
 use crate::error::{Error, Kind};
 use crate::ledger::{Ledger, Payer};
 use crate::providers::render::Form;
@@ -30,16 +31,25 @@ pub struct Lead {
     cache: Arc<Cache>,
     listed: Option<Key>,
     under: Under,
+    classifier: Arc<Classifier>,
 }
 
 impl Lead {
-    /// Leads; `listed` is the flight's name in the list, where others may join.
-    pub fn new(cache: Arc<Cache>, reader: Reader, listed: Option<Key>, under: Under) -> Self {
+    /// Leads; `listed` is the flight's name in the list, where others may join; `classifier` reads answers where that is how
+    /// they are compared.
+    pub fn new(
+        cache: Arc<Cache>,
+        reader: Reader,
+        listed: Option<Key>,
+        under: Under,
+        classifier: Arc<Classifier>,
+    ) -> Self {
         Self {
             reader: Some(reader),
             cache,
             listed,
             under,
+            classifier,
         }
     }
 
@@ -99,6 +109,7 @@ impl Lead {
             flight: Arc::clone(&flight),
             plan: Arc::clone(&work.plan),
             clock: work.clock.clone(),
+            classifier: Arc::clone(&self.classifier),
         };
         let (form, choices) = (Form::of(&work.call), work.call.choices);
         let pump = Pump::new(Box::new(Driver::new(work)), Arc::clone(&flight), keep, process);

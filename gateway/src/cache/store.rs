@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use routing::plan::memory::NAMED_PART;
+use routing::plan::Plan;
+use routing::plan::memory::{NAMED_PART, SEMANTIC_PART};
 use routing::units::Time;
 
 use super::key::Key;
@@ -83,8 +84,7 @@ impl Store {
     }
 
     /// Keeps an answer, unless it is too large for one.
-    pub fn put(&self, key: Key, entry: Entry) -> bool {
-        let entry = Arc::new(entry);
+    pub fn put(&self, key: Key, entry: Arc<Entry>) -> bool {
         let fits = u64::from(weight(&key, &entry)) <= self.max_bytes / LARGEST_PART;
         if fits {
             self.entries.insert(key, entry);
@@ -110,25 +110,54 @@ fn weight(key: &Key, entry: &Entry) -> u32 {
     u32::try_from(OVERHEAD + key.held_bytes() + entry.kept.held_bytes() + told).unwrap_or(u32::MAX)
 }
 
-/// Both stores, for one bound.
+/// Both stores, for one bound, and what of it is left to questions that mean the same.
 #[derive(Clone)]
 pub struct Stores {
     /// By question: what is asked often stays.
     pub exact: Store,
     /// By name: the oldest goes first, since a name is asked for again soon or never.
     pub named: Store,
+    /// How much is kept.
+    pub size: Size,
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
     /// `[cache] max_bytes`.
     pub max_bytes: u64,
+    /// A part of it is for questions that mean the same.
+    pub semantic: bool,
+}
+
+impl Size {
+    /// As the plan says.
+    pub fn of(plan: &Plan) -> Self {
+        Self {
+            max_bytes: plan.cache.max_bytes,
+            semantic: plan.routes.iter().any(|r| r.cache.semantic),
+        }
+    }
+
+    /// Bytes for questions that mean the same.
+    pub fn semantic_bytes(self) -> u64 {
+        if self.semantic {
+            self.max_bytes / SEMANTIC_PART
+        } else {
+            0
+        }
+    }
 }
 
 impl Stores {
     /// Empty ones.
-    pub fn new(max_bytes: u64) -> Self {
-        let named = max_bytes / NAMED_PART;
+    pub fn new(size: Size) -> Self {
+        let named = size.max_bytes / NAMED_PART;
+        let exact = size.max_bytes - named - size.semantic_bytes();
         Self {
-            exact: Store::new(max_bytes - named, EvictionPolicy::tiny_lfu()),
+            exact: Store::new(exact, EvictionPolicy::tiny_lfu()),
             named: Store::new(named, EvictionPolicy::lru()),
-            max_bytes,
+            size,
         }
     }
 }
@@ -137,8 +166,8 @@ impl Stores {
 mod tests {
     use super::*;
 
-    fn entry(bytes: usize) -> Entry {
-        Entry {
+    fn entry(bytes: usize) -> Arc<Entry> {
+        Arc::new(Entry {
             kept: Kept::wire(&vec![b'x'; bytes]),
             target: "m".into(),
             tier: 0,
@@ -148,7 +177,7 @@ mod tests {
             born: Time(1),
             lives: Duration::from_secs(60),
             body: [0; 32],
-        }
+        })
     }
 
     fn key(n: usize) -> Key {
@@ -157,7 +186,10 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_and_what_is_too_large_is_not_kept() {
-        let stores = Stores::new(80_000);
+        let stores = Stores::new(Size {
+            max_bytes: 80_000,
+            semantic: false,
+        });
         for n in 0..1_000 {
             stores.exact.put(key(n), entry(1_000));
             stores.named.put(key(n), entry(500));

@@ -46,12 +46,13 @@ impl Reader for HeadsReader {
         let embedded = self.encoder.embed(vec![text], EmbedFor::Routing);
         Box::pin(async move {
             let embedded = embedded.await.ok()?;
-            let vector = embedded.vectors.first()?;
-            let category = heads.category(vector).label.into();
+            let vector = embedded.vectors.into_iter().next()?;
+            let category = heads.category(&vector).label.into();
             Some(Reading {
                 category,
-                difficulty: heads.difficulty(vector, &cheap),
+                difficulty: heads.difficulty(&vector, &cheap),
                 version,
+                vector: vector.into(),
             })
         })
     }

@@ -18,10 +18,12 @@ use crate::cache::flight::{End, Flight, Reader};
 use crate::cache::flights::Boarded;
 use crate::cache::key::{Key, is_shareable};
 use crate::cache::lead::{Lead, Under};
+use crate::cache::semantic::{self, Found, Sought};
 use crate::cache::telling::{Replay, Telling};
 use crate::cache::{Cache, Entry};
 use crate::call::Call;
 use crate::cascade::Head;
+use crate::classify::Classifier;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::leases::ByteBudget;
@@ -36,8 +38,8 @@ pub struct Ask<'a> {
     pub plan: &'a Plan,
     /// The call.
     pub call: &'a Call,
-    /// Its facts.
-    pub facts: &'a Facts,
+    /// Its facts; the encoder adds to them where it is asked.
+    pub facts: &'a mut Facts,
     /// Its policy.
     pub policy: &'a Policy,
     /// `x-weir-no-cache`.
@@ -50,6 +52,21 @@ pub struct Ask<'a> {
     pub clock: &'a Clock,
     /// Bytes that all logs and bodies share.
     pub bodies: &'a Arc<ByteBudget>,
+    /// Reads what is asked, where the route looks for questions that mean the same.
+    pub classifier: &'a Arc<Classifier>,
+    /// What such a look came to.
+    pub sought: &'a mut Option<Sighting>,
+}
+
+/// What there is to tell of a look for questions that mean the same.
+#[derive(Default)]
+pub struct Sighting {
+    /// What it came to; absent where the encoder could not be asked in time.
+    pub told: Option<semantic::Told>,
+    /// Version of the heads that were read beside it.
+    pub heads: Option<Arc<str>>,
+    /// How long the encoder took.
+    pub took: Duration,
 }
 
 /// Where a request goes on.
@@ -70,7 +87,7 @@ pub struct Served {
     pub target: Arc<str>,
     /// What is sent.
     pub body: Told,
-    /// `hit` or `coalesced`.
+    /// `hit`, `semantic` or `coalesced`.
     pub how: &'static str,
     /// Its figures, where they are known by now.
     pub usage: Option<record::Usage>,
@@ -92,16 +109,16 @@ const OWN_FLIGHTS: u32 = 2;
 /// # Errors
 /// The same name (`idempotency-key`) with another body; the deadline; what the call of another came to, where that would come
 /// to the same for everyone.
-pub async fn seat(ask: Ask<'_>) -> Result<Seat> {
+pub async fn seat(mut ask: Ask<'_>) -> Result<Seat> {
     let shareable = !ask.no_cache && is_shareable(ask.call, ask.facts, ask.policy);
     let (ttl, coalesce) = (ask.policy.cache.exact_ttl, ask.plan.cache.coalesce);
     let name = ask.name;
     if name.is_none() && !(shareable && (coalesce || !ttl.is_zero())) {
         return Ok(Seat::Alone);
     }
-    let tenant = &*ask.facts.tenant;
-    let exact = shareable.then(|| Key::of(ask.call, tenant, ask.policy));
-    let named = name.map(|name| (Key::named(tenant, name), Sha256::digest(&ask.call.raw).into()));
+    let tenant = Arc::clone(&ask.facts.tenant);
+    let exact = shareable.then(|| Key::of(ask.call, &tenant, ask.policy));
+    let named = name.map(|name| (Key::named(&tenant, name), Sha256::digest(&ask.call.raw).into()));
     let lives = ttl.saturating_add(ask.plan.cache.stale_ttl);
     let kept_under = exact.clone().filter(|_| !ttl.is_zero());
     let under = Under {
@@ -112,12 +129,30 @@ pub async fn seat(ask: Ask<'_>) -> Result<Seat> {
         Some((key, _)) => Some(key.clone()),
         None => exact.filter(|_| coalesce),
     };
+    // Who names a request is to have the answer to that, and no other.
+    let mut seeks = ask.policy.cache.semantic && shareable && name.is_none();
+    let mut sought = None;
     let mut failed = 0;
     loop {
         let stale = match look(&ask, &under, ttl)? {
             Looked::Hit(served) => return Ok(Seat::Answered(served)),
             Looked::Miss(stale) => stale,
         };
+        if seeks && !listed.as_ref().is_some_and(|key| ask.cache.flights().has(key)) {
+            // Once, and never again for this request: another coin might fall otherwise.
+            seeks = false;
+            match alike(&mut ask).await {
+                Some(Found::Hit(entry)) => {
+                    let served = replayed(&ask, &entry, "semantic");
+                    return Ok(Seat::Answered(served));
+                }
+                Some(Found::Repeat(entry)) => return Ok(Seat::Answered(replayed(&ask, &entry, "hit"))),
+                Some(Found::Ask(question)) => sought = Some(question),
+                None => {}
+            }
+            // Meanwhile somebody may have had the answer, or be about to.
+            continue;
+        }
         let begin = || {
             let body = named.as_ref().map(|(_, body)| *body);
             Flight::led(Form::of(ask.call), ask.bodies.take(0), body)
@@ -126,13 +161,18 @@ pub async fn seat(ask: Ask<'_>) -> Result<Seat> {
             Some(key) => ask.cache.flights().board(key, begin),
             None => Boarded::Leads(begin()),
         };
-        let reader = match boarded {
-            Boarded::Leads(reader) => {
-                let lead = Lead::new(Arc::clone(ask.cache), reader, listed, under);
-                return Ok(Seat::Leads(lead, stale));
-            }
-            Boarded::Joined(reader) => reader,
+        let (reader, leads) = match boarded {
+            Boarded::Leads(reader) => (reader, true),
+            Boarded::Joined(reader) => (reader, false),
         };
+        if let Some(question) = sought.take() {
+            reader.flight().seek(question);
+        }
+        if leads {
+            let classifier = Arc::clone(ask.classifier);
+            let lead = Lead::new(Arc::clone(ask.cache), reader, listed, under, classifier);
+            return Ok(Seat::Leads(lead, stale));
+        }
         if let Some((_, body)) = &named
             && reader.flight().body != Some(*body)
         {
@@ -152,6 +192,32 @@ pub async fn seat(ask: Ask<'_>) -> Result<Seat> {
     }
 }
 
+/// Looks for a question that means the same. `None`: there is none to look for, or the encoder has no time for it.
+async fn alike(ask: &mut Ask<'_>) -> Option<Found> {
+    let turn = semantic::turn(ask.call)?;
+    let most = ask.plan.classify.max;
+    if Duration::from_micros(ask.classifier.predicted_us()?) > most {
+        return None;
+    }
+    let from = ask.clock.now();
+    let until = (from + most).min(ask.deadline);
+    let text = turn.text.to_string();
+    let reading = ask.classifier.read(text, ask.facts, ask.clock, until).await;
+    let sighting = ask.sought.insert(Sighting {
+        took: ask.clock.now().since(from),
+        ..Sighting::default()
+    });
+    let reading = reading?;
+    // One run of the encoder for this and for step 10.
+    reading.note(ask.facts);
+    sighting.heads = Some(Arc::clone(&reading.version));
+    let sought = Sought::of(ask.call, &turn, ask.facts, ask.policy, &reading)?;
+    let memory = ask.cache.semantic();
+    let (found, told) = memory.look(sought, ask.clock.now(), rand::random());
+    sighting.told = Some(told);
+    Some(found)
+}
+
 enum Looked {
     Hit(Box<Served>),
     /// With an older answer, where there is one and the route would take it.
@@ -166,7 +232,7 @@ fn look(ask: &Ask<'_>, under: &Under, ttl: Duration) -> Result<Looked> {
         if entry.body != *body {
             return Err(conflict());
         }
-        return Ok(Looked::Hit(replayed(ask, &entry)));
+        return Ok(Looked::Hit(replayed(ask, &entry, "hit")));
     }
     let entry = under.exact.as_ref().and_then(|(key, _)| stores.exact.get(key));
     let Some(entry) = entry else {
@@ -174,14 +240,14 @@ fn look(ask: &Ask<'_>, under: &Under, ttl: Duration) -> Result<Looked> {
     };
     let age = entry.age(now);
     if age < ttl {
-        return Ok(Looked::Hit(replayed(ask, &entry)));
+        return Ok(Looked::Hit(replayed(ask, &entry, "hit")));
     }
     let wanted = ask.policy.degrade.contains(&DegradeStep::StaleCache) && age < entry.lives;
     Ok(Looked::Miss(wanted.then_some(entry)))
 }
 
 /// A kept answer for this caller.
-fn replayed(ask: &Ask<'_>, entry: &Entry) -> Box<Served> {
+fn replayed(ask: &Ask<'_>, entry: &Entry, how: &'static str) -> Box<Served> {
     let form = Form::of(ask.call);
     let told = entry.kept.told(form);
     let target = ask.plan.targets.iter().position(|t| t.name == entry.target);
@@ -203,7 +269,7 @@ fn replayed(ask: &Ask<'_>, entry: &Entry) -> Box<Served> {
         } else {
             Told::Whole(told)
         },
-        how: "hit",
+        how,
         usage: entry.usage,
     })
 }

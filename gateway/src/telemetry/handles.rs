@@ -11,7 +11,7 @@ use super::names::Name;
 const CLASSES: [&str; 4] = ["2xx", "4xx", "5xx", "gone"];
 
 /// What step 7 may find.
-const LOOKED: [&str; 3] = ["hit", "coalesced", "miss"];
+const LOOKED: [&str; 4] = ["hit", "semantic", "coalesced", "miss"];
 
 fn class(status: u16) -> usize {
     match status {
@@ -251,6 +251,12 @@ impl PlanHandles {
         if let Some(counter) = at.and_then(|at| self.route(route).looked.get(at)) {
             counter.increment(1);
         }
+    }
+    /// Counts a look for questions that mean the same.
+    pub fn sought(&self, route: Option<&str>, came_to: &'static str) {
+        self.telemetry
+            .counter(Name::SemanticLookups, &[route.unwrap_or("-"), came_to])
+            .increment(1);
     }
     /// Counts a try that went on with a stream that broke.
     pub fn continuation(&self, way: &'static str, result: &'static str) {

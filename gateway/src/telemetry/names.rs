@@ -64,8 +64,10 @@ metrics_table! {
     RetryBudget = "weir_retry_budget_left", Shape::Gauge, [], "Repeats that the ratio budget covers now.";
     Heap = "weir_heap_bytes", Shape::Gauge, ["state"], "Memory of the allocator: allocated (in use), active (pages with something in use), resident (with what it has not given back yet).";
     OverLimit = "weir_over_limit_total", Shape::Counter, ["owner", "limit"], "Requests refused by a limit: whose (key, tenant, route, total) and which.";
-    CacheLookups = "weir_cache_lookups_total", Shape::Counter, ["route", "found"], "Requests whose answer may be shared, by what was found: hit (a kept answer), coalesced (read along with another's call), miss.";
-    CacheBytes = "weir_cache_bytes", Shape::Gauge, ["store"], "Weight of the answers that are kept: exact (by question), named (by idempotency-key).";
+    CacheLookups = "weir_cache_lookups_total", Shape::Counter, ["route", "found"], "Requests whose answer may be shared, by what was found: hit (a kept answer), semantic (that to a question that means the same), coalesced (read along with another's call), miss.";
+    SemanticLookups = "weir_semantic_lookups_total", Shape::Counter, ["route", "came_to"], "Questions that were looked for by their meaning, by what it came to: repeat (the very text), hit, explore (the model was asked, to compare), refused (by a guard), miss.";
+    SemanticEvidence = "weir_semantic_evidence_total", Shape::Counter, ["verdict"], "Kept answers that were compared with a fresh one: same, different, unsure.";
+    CacheBytes = "weir_cache_bytes", Shape::Gauge, ["store"], "Weight of the answers that are kept: exact (by question), named (by idempotency-key), semantic (by what the question means; its part is there twice where it is exact too).";
     CacheEntries = "weir_cache_entries", Shape::Gauge, ["store"], "Answers that are kept.";
     Flights = "weir_flights", Shape::Gauge, [], "Calls that run and can be joined by who asks the same.";
     AdmissionInFlight = "weir_admission_in_flight", Shape::Gauge, [], "Requests that were admitted and whose body has not ended.";

@@ -134,6 +134,22 @@ pub struct Eligible {
     pub signal: Option<routing::signals::TargetSignal>,
 }
 
+/// A look for questions that mean the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Semantic {
+    /// `repeat`, `hit`, `explore`, `refused`, `miss`.
+    pub came_to: &'static str,
+    /// Of the question and the kept one, in millionths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub similarity_ppm: Option<u32>,
+    /// Explored: with which probability the kept answer would have been given, in millionths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ventured_ppm: Option<u32>,
+    /// Refused: by which guard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<&'static str>,
+}
+
 /// Who asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Who {
@@ -229,6 +245,9 @@ pub struct Record {
     pub cost_nano_usd: Option<u64>,
     /// `hit`, `semantic`, `coalesced`, `miss`, `bypass`.
     pub cache: &'static str,
+    /// What a look for questions that mean the same came to, where one was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub semantic: Option<Semantic>,
     /// Step and reason of a degraded answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub degraded: Option<Box<str>>,

@@ -21,6 +21,8 @@ const USAGE_BYTES: u64 = 512;
 
 /// Of the cache, the part (one in so many) for answers that are kept by their caller's name for them.
 pub const NAMED_PART: u64 = 8;
+/// The part for questions that mean the same, where a route looks for those.
+pub const SEMANTIC_PART: u64 = 4;
 
 /// The worst case, part by part, in bytes. Sums saturate.
 ///

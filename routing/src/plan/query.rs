@@ -13,8 +13,8 @@ impl Plan {
         named.into_iter().collect()
     }
 
-    /// Some request of this plan may be decided better with the encoder: a rule asks for a dear fact, or a route with
-    /// more than one tier predicts.
+    /// Some request of this plan is served better with the encoder: a rule asks for a dear fact, a route with more than one
+    /// tier predicts, or a route looks for questions that mean the same.
     pub fn wants_classifier(&self) -> bool {
         let rules = self
             .rules
@@ -24,7 +24,7 @@ impl Plan {
             || self
                 .routes
                 .iter()
-                .any(|r| r.start == Start::Predicted && r.tiers.len() > 1)
+                .any(|r| r.cache.semantic || (r.start == Start::Predicted && r.tiers.len() > 1))
     }
 
     /// Some limit in dollars covers a call of this target for this tenant, key and route: then a price that is not

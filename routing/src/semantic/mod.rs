@@ -30,5 +30,5 @@ pub mod vector;
 pub use evidence::{Evidence, Verdict, judge};
 pub use guards::Guard;
 pub use partition::{Partition, Parts};
-pub use store::{Figures, Limits, Look, Question, Semantic, Trial};
+pub use store::{Bound, Figures, Limits, Look, Question, Semantic, Trial};
 pub use vector::Vector;

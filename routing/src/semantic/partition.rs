@@ -79,6 +79,15 @@ impl Partition {
     }
 }
 
+/// The tenant that stands in a [`Partition::scope`].
+pub(super) fn tenant(scope: &[u8]) -> String {
+    let Some((length, rest)) = scope.split_first_chunk::<8>() else {
+        return String::new();
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    String::from_utf8_lossy(rest.get(..length).unwrap_or_default()).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +107,10 @@ mod tests {
     #[test]
     fn every_part_counts() {
         let base = Partition::of(&parts()).unwrap();
+        assert_eq!(
+            (tenant(base.scope()), tenant(&[1, 2])),
+            ("a".to_owned(), String::new())
+        );
         let others = [
             Parts {
                 tenant: "b",

@@ -152,6 +152,19 @@ pub struct Figures {
     pub bytes: usize,
 }
 
+/// How much is allowed to a tenant and policy, and what came of it so far.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Bound {
+    /// Tenant.
+    pub tenant: String,
+    /// Look-ups, all but repeats.
+    pub lookups: u64,
+    /// Of those: with an entry that the guards let pass.
+    pub candidates: u64,
+    /// Wrong answers so far are at most so many (95%).
+    pub wrong_at_most: f64,
+}
+
 /// The semantic cache's memory. Plain data: who holds it says what time it is and hands in the coin.
 #[derive(Clone, Debug)]
 pub struct Semantic<V> {
@@ -317,6 +330,10 @@ impl<V: Clone> Semantic<V> {
             self.figures.bytes += bytes;
         }
         self.touch(question.partition);
+        self.fit();
+    }
+
+    fn fit(&mut self) {
         while self.figures.entries > self.limits.entries || self.figures.bytes > self.limits.bytes {
             let Some(oldest) = self.order.values().next().cloned() else {
                 break;
@@ -336,6 +353,22 @@ impl<V: Clone> Semantic<V> {
     pub fn bound(&self, partition: &Partition) -> Option<(f64, u64)> {
         let scope = self.scopes.get(partition.scope())?;
         Some((scope.governor.wrong_at_most(), scope.governor.lookups()))
+    }
+
+    /// The bounds of all tenants and policies, in no order.
+    pub fn bounds(&self) -> impl Iterator<Item = Bound> + '_ {
+        self.scopes.iter().map(|(key, scope)| Bound {
+            tenant: super::partition::tenant(key),
+            lookups: scope.governor.lookups(),
+            candidates: scope.candidates,
+            wrong_at_most: scope.governor.wrong_at_most(),
+        })
+    }
+
+    /// From now on so many bytes. What is too much is forgotten, oldest first; what the bound is kept by stays.
+    pub fn set_bytes(&mut self, bytes: usize) {
+        self.limits.bytes = bytes;
+        self.fit();
     }
 
     fn find(&self, question: Question<'_>, now: Time) -> Found {

@@ -23,12 +23,6 @@ type Row = (&'static str, When, Weight, &'static str);
 
 const TABLE: &[Row] = &[
     (
-        "routes.*.cache.semantic.enabled",
-        When::On,
-        Weight::Plain,
-        "the semantic cache is not there yet",
-    ),
-    (
         "rules.*.when.pii",
         When::Set,
         Weight::Loud,
@@ -131,7 +125,7 @@ mod tests {
         provider = "openai"
         [routes.a]
         degrade = ["stale_cache"]
-        cache = { exact_ttl_s = 1, sampled = true, semantic = { enabled = true } }
+        cache = { exact_ttl_s = 1, sampled = true }
     "#;
 
     fn told(text: &str) -> Vec<String> {

@@ -266,6 +266,13 @@ fn cache(t: &Table<'_, '_>) -> RouteCache {
         semantic: semantic.bool("enabled", false),
         max_error_rate: semantic.ratio("max_error_rate", 0.01),
     };
+    if cache.semantic && cache.exact_ttl.is_zero() {
+        semantic.problem(
+            "enabled",
+            "it gives out answers that are kept, and `exact_ttl_s = 0` keeps none",
+            "say how long an answer may be used: cache = { exact_ttl_s = 600, semantic = { enabled = true } }",
+        );
+    }
     semantic.finish();
     c.finish();
     cache

@@ -1,0 +1,321 @@
+//! Answers to questions that mean the same: what the gateway adds to [`routing::semantic`], which decides.
+//!
+//! Before the call: which parts of a request must be equal, and what the encoder says of its last turn (its category and
+//! difficulty too, so that step 10 need not ask again). After it, and off the way of any request: whether the fresh answer
+//! is the one that was kept.
+//!
+//! Only a plain question is looked for: a chat with one choice, whose last turn is the user's and a text. Only a plain
+//! answer is given or kept: one text that ended of itself.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::Counter;
+use routing::facts::{CallKind, Facts};
+use routing::resolve::Policy;
+use routing::semantic::evidence::By;
+use routing::semantic::{
+    Bound, Figures, Limits, Look, Partition, Parts, Question, Semantic, Trial, Vector, Verdict, judge,
+};
+use routing::units::Time;
+
+use super::key::{asked_for, squeeze};
+use super::store::Entry;
+use crate::call::Call;
+use crate::classify::{Classifier, Reading, language};
+use crate::clock::Clock;
+use crate::providers::event::{Event, FinishReason};
+use crate::providers::render::Kept;
+use crate::telemetry::Telemetry;
+use crate::telemetry::names::Name;
+
+/// Longest question in bytes. The encoder sees head and tail of a longer one, so what stands between would not count.
+const LONGEST_QUESTION: usize = 1_024;
+/// Longest answer in bytes that is compared.
+const LONGEST_ANSWER: usize = 32 * 1_024;
+/// What an answer takes beside its text.
+const OVERHEAD: usize = 256;
+/// The encoder may take so long over two answers; nobody waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A question's last turn, and what stands around it.
+pub struct Turn<'a> {
+    /// The text.
+    pub text: Cow<'a, str>,
+    /// All messages without it.
+    around: Vec<u8>,
+}
+
+/// The last turn of a call that may be looked for.
+pub fn turn(call: &Call) -> Option<Turn<'_>> {
+    if call.kind != CallKind::Chat || call.choices != 1 || call.begun {
+        return None;
+    }
+    let content = call.last_turn?;
+    let messages = call.spans.get(&call.raw, "messages")?.value;
+    let before = call.raw.get(messages.start as usize..content.start as usize)?;
+    let after = call.raw.get(content.end as usize..messages.end as usize)?;
+    // It is a string, and no other message follows. (A brace inside of a string costs a look-up, never a wrong answer.)
+    if content.of(&call.raw).first() != Some(&b'"') || after.contains(&b'{') {
+        return None;
+    }
+    let text = call.last_turn_text();
+    if text.trim().is_empty() || text.len() > LONGEST_QUESTION {
+        return None;
+    }
+    let mut around = Vec::with_capacity(before.len() + after.len() + 1);
+    squeeze(before, &mut around);
+    // Where it stood; no JSON has this byte.
+    around.push(0);
+    squeeze(after, &mut around);
+    Some(Turn { text, around })
+}
+
+/// A question on its way: what its answer will be kept under, and what is to be learnt from it.
+pub struct Sought {
+    partition: Partition,
+    text: Box<str>,
+    vector: Vector,
+    max_error_rate: f64,
+    lives: Duration,
+    explored: Option<(Arc<Entry>, Trial)>,
+}
+
+impl Sought {
+    /// `None`: what must be equal is too long, or the encoder's vector says nothing.
+    pub fn of(
+        call: &Call,
+        turn: &Turn<'_>,
+        facts: &Facts,
+        policy: &Policy,
+        reading: &Reading,
+    ) -> Option<Self> {
+        let tools = |name: &str| matches!(name, "tools" | "tool_choice");
+        let partition = Partition::of(&Parts {
+            tenant: &facts.tenant,
+            policy: policy.fingerprint.0,
+            space: &reading.version,
+            context: &turn.around,
+            tools: &asked_for(call, tools),
+            parameters: &asked_for(call, |name| !tools(name) && name != "messages"),
+            language: language(&turn.text).unwrap_or_default(),
+        })?;
+        Some(Self {
+            partition,
+            text: turn.text.as_ref().into(),
+            vector: Vector::of(&reading.vector)?,
+            max_error_rate: f64::from(policy.cache.max_error_rate),
+            lives: policy.cache.exact_ttl,
+            explored: None,
+        })
+    }
+
+    fn question(&self) -> Question<'_> {
+        Question {
+            partition: &self.partition,
+            text: &self.text,
+            vector: &self.vector,
+            max_error_rate: self.max_error_rate,
+        }
+    }
+}
+
+/// What a look came to.
+pub enum Found {
+    /// The answer to this very text.
+    Repeat(Arc<Entry>),
+    /// An answer that is taken to be right.
+    Hit(Arc<Entry>),
+    /// The model is asked, and what it says is learnt from.
+    Ask(Box<Sought>),
+}
+
+/// A look, as the record tells it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    /// `repeat`, `hit`, `explore`, `refused`, `miss`.
+    pub came_to: &'static str,
+    /// Of the two questions, where there were two.
+    pub similarity: Option<f32>,
+    /// With which probability the kept answer would have been given; where it was not.
+    pub ventured: Option<f64>,
+    /// The guard that refused it.
+    pub guard: Option<&'static str>,
+}
+
+/// All that is kept by meaning.
+pub struct Memory {
+    semantic: Mutex<Semantic<Arc<Entry>>>,
+    same: Counter,
+    different: Counter,
+    unsure: Counter,
+}
+
+impl Memory {
+    /// Of so many bytes.
+    pub fn new(bytes: u64, telemetry: &Telemetry) -> Self {
+        let counter = |verdict| telemetry.counter(Name::SemanticEvidence, &[verdict]);
+        Self {
+            semantic: Mutex::new(Semantic::new(Limits {
+                bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+                ..Limits::default()
+            })),
+            same: counter("same"),
+            different: counter("different"),
+            unsure: counter("unsure"),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Semantic<Arc<Entry>>> {
+        self.semantic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on so many bytes.
+    pub fn set_bytes(&self, bytes: u64) {
+        self.held()
+            .set_bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
+    /// Forgets every answer; what the bound is kept by stays.
+    pub fn clear(&self) {
+        self.held().clear();
+    }
+
+    /// How much there is.
+    pub fn figures(&self) -> Figures {
+        self.held().figures()
+    }
+
+    /// How wrong it may have been, the most looked at first.
+    pub fn bounds(&self) -> Vec<Bound> {
+        let mut all: Vec<Bound> = self.held().bounds().collect();
+        all.sort_by(|a, b| b.lookups.cmp(&a.lookups).then_with(|| a.tenant.cmp(&b.tenant)));
+        all
+    }
+
+    /// Looks. `seed`: fresh bits, for the coin.
+    pub fn look(&self, mut sought: Sought, now: Time, seed: u64) -> (Found, Told) {
+        let looked = self.held().look(sought.question(), now, seed);
+        let mut told = Told::default();
+        let found = match looked {
+            Look::Repeat(entry) => {
+                told.came_to = "repeat";
+                Found::Repeat(entry)
+            }
+            Look::Hit { answer, similarity } => {
+                told.came_to = "hit";
+                told.similarity = Some(similarity);
+                Found::Hit(answer)
+            }
+            Look::Explore { answer, trial } => {
+                told.came_to = "explore";
+                told.similarity = Some(trial.similarity);
+                told.ventured = Some(trial.ventured);
+                sought.explored = Some((answer, trial));
+                Found::Ask(Box::new(sought))
+            }
+            Look::Miss { refused } => {
+                told.came_to = if refused.is_some() { "refused" } else { "miss" };
+                told.guard = refused.map(|guard| guard.name());
+                Found::Ask(Box::new(sought))
+            }
+        };
+        (found, told)
+    }
+
+    /// The fresh answer to questions that were sought is there, and may be kept. What was explored and does not come here stays
+    /// charged: nobody knows what it would have shown.
+    pub async fn learn(
+        &self,
+        sought: Vec<Box<Sought>>,
+        fresh: &Arc<Entry>,
+        classifier: &Classifier,
+        clock: &Clock,
+    ) {
+        let Some(text) = plain(&fresh.kept) else { return };
+        for one in sought {
+            let mut one = *one;
+            let verdict = match one.explored.take() {
+                None => None,
+                Some((kept, trial)) => {
+                    let verdict = compared(&one.text, &kept, &text, classifier, clock).await;
+                    self.count(verdict);
+                    self.held().learn(&trial, verdict);
+                    Some(verdict)
+                }
+            };
+            if verdict != Some(Verdict::Same) {
+                let weight = OVERHEAD + fresh.kept.held_bytes();
+                let until = clock.now() + one.lives;
+                self.held()
+                    .insert(one.question(), Arc::clone(fresh), weight, until);
+            }
+        }
+    }
+
+    fn count(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Same => self.same.increment(1),
+            Verdict::Different => self.different.increment(1),
+            Verdict::Unsure => self.unsure.increment(1),
+        }
+    }
+}
+
+/// Is it the kept answer? By the texts, and where those do not tell, by their embeddings.
+async fn compared(
+    question: &str,
+    kept: &Arc<Entry>,
+    fresh: &str,
+    classifier: &Classifier,
+    clock: &Clock,
+) -> Verdict {
+    let Some(kept) = plain(&kept.kept) else {
+        return Verdict::Unsure;
+    };
+    let by_texts = judged(question, &kept, fresh, None).await;
+    let Some((Verdict::Unsure, By::Meaning)) = by_texts else {
+        return by_texts.map_or(Verdict::Unsure, |(verdict, _)| verdict);
+    };
+    let until = clock.now() + PATIENCE;
+    let facts = Facts::default();
+    let read = |text: &str| classifier.read(text.to_owned(), &facts, clock, until);
+    let (a, b) = (read(&kept).await, read(fresh).await);
+    let vector = |reading: Option<Reading>| Vector::of(&reading?.vector);
+    let Some((a, b)) = vector(a).zip(vector(b)) else {
+        return Verdict::Unsure;
+    };
+    let by_meaning = judged(question, &kept, fresh, Some(a.similarity(&b))).await;
+    by_meaning.map_or(Verdict::Unsure, |(verdict, _)| verdict)
+}
+
+/// Long answers take milliseconds, which no socket is to wait for.
+async fn judged(question: &str, kept: &str, fresh: &str, similarity: Option<f32>) -> Option<(Verdict, By)> {
+    let (question, kept, fresh) = (question.to_owned(), kept.to_owned(), fresh.to_owned());
+    let judged = tokio::task::spawn_blocking(move || {
+        let evidence = judge(&question, &kept, &fresh, similarity);
+        (evidence.verdict, evidence.by)
+    });
+    judged.await.ok()
+}
+
+/// The text of an answer that is nothing but a text, and ended of itself.
+fn plain(kept: &Kept) -> Option<String> {
+    let mut text = String::new();
+    let mut stopped = false;
+    for event in kept.events() {
+        match event {
+            Event::Text {
+                choice: 0,
+                text: piece,
+            } => text.push_str(&piece.as_str()),
+            Event::Finish { choice: 0, reason } => stopped = *reason == FinishReason::Stop,
+            Event::Text { .. } | Event::Finish { .. } | Event::Refusal { .. } | Event::Tool(_) => {
+                return None;
+            }
+            _ => {}
+        }
+    }
+    (stopped && !text.trim().is_empty() && text.len() <= LONGEST_ANSWER).then_some(text)
+}

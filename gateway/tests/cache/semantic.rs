@@ -1,0 +1,379 @@
+//! Answers to questions that mean the same. The encoder is a script: what counts here is what is done with it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use gateway::classify::{Classifier, Reader, Reading};
+use gateway::providers::fake::{Act, Gate, Script};
+use routing::facts::Facts;
+use serde_json::{Value, json};
+
+use crate::house::{Answer, House, body, eventually, house};
+
+/// To this encoder everything means the same, but for what speaks of the weather.
+#[derive(Default)]
+struct Encoder {
+    runs: AtomicUsize,
+    /// Never answers.
+    stuck: bool,
+}
+
+impl Reader for Encoder {
+    fn predicted_us(&self) -> Option<u64> {
+        Some(1_000)
+    }
+    fn read(&self, text: String, _: &Facts) -> Pin<Box<dyn Future<Output = Option<Reading>> + Send>> {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        if self.stuck {
+            return Box::pin(std::future::pending());
+        }
+        let weather = text.contains("weather");
+        let vector: [f32; 2] = if weather { [0.0, 1.0] } else { [1.0, 0.1] };
+        Box::pin(std::future::ready(Some(Reading {
+            category: "other".into(),
+            difficulty: 0.0,
+            version: "script-1".into(),
+            vector: vector.into(),
+        })))
+    }
+}
+
+fn plan(rate: f64) -> String {
+    format!(
+        "[routes.kept]\ntiers = [[\"one\"]]\n\
+         cache = {{ exact_ttl_s = 600, semantic = {{ enabled = true, max_error_rate = {rate} }} }}\n\
+         [routes.plain]\ntiers = [[\"one\"]]\ncache = {{ exact_ttl_s = 600 }}\n"
+    )
+}
+
+fn with(rate: f64, script: Script) -> (House, Arc<Encoder>) {
+    let house = house(&plan(rate), [script]);
+    let encoder = Arc::new(Encoder::default());
+    house
+        .app
+        .set_classifier(Classifier::new(Some(Arc::clone(&encoder) as Arc<dyn Reader>)));
+    (house, encoder)
+}
+
+/// The same question, in other words each time: an exact look finds none of them.
+fn question(n: usize) -> Value {
+    let words = [
+        "please", "kindly", "now", "then", "well", "so", "again", "once", "and",
+    ];
+    let mut said = String::new();
+    let mut n = n;
+    loop {
+        said = format!("{} {said}", words[n % words.len()]);
+        n /= words.len();
+        if n == 0 {
+            break;
+        }
+    }
+    json!([{"role": "user", "content": format!("{said}tell me what a weir is")}])
+}
+
+fn ask(messages: Value, more: Value) -> Value {
+    let mut body = body(false, json!({"model": "kept", "messages": messages}));
+    if let (Value::Object(body), Value::Object(more)) = (&mut body, more) {
+        body.extend(more);
+    }
+    body
+}
+
+impl House {
+    /// What the looks came to, in the order in which requests ended. The house is at its end then.
+    async fn looks(self) -> Vec<Value> {
+        let records = self.end().await;
+        records.into_iter().map(|r| r["semantic"].clone()).collect()
+    }
+
+    async fn asked_and_kept(&self, body: &Value) -> Answer {
+        let answer = self.ask(body).await;
+        self.landed().await;
+        answer
+    }
+
+    fn semantic(&self) -> (usize, u64) {
+        let memory = self.app.cache().semantic();
+        let looked = memory.bounds().iter().map(|b| b.lookups).sum();
+        (memory.figures().entries, looked)
+    }
+}
+
+const TEXT: &str = "It is a low wall in a river.";
+
+#[tokio::test(start_paused = true)]
+async fn once_its_own_evidence_suffices_an_answer_is_given_to_the_same_question_in_other_words() {
+    let (house, encoder) = with(1.0, Script::answer(TEXT));
+    let first = house.asked_and_kept(&ask(question(0), json!({}))).await;
+    assert_eq!(first.header("x-weir-cache"), "miss");
+    let mut hits = 0;
+    for n in 1..400 {
+        let stream = n % 2 == 0;
+        let calls = house.fake.seen().len();
+        let answer = house
+            .asked_and_kept(&ask(question(n), json!({"stream": stream})))
+            .await;
+        assert_eq!(answer.text(), TEXT);
+        let again = house.fake.seen().len() - calls;
+        match answer.header("x-weir-cache") {
+            "miss" => assert_eq!(again, 1),
+            "semantic" => {
+                hits += 1;
+                assert_eq!((again, answer.header("x-weir-attempts")), (0, "0"));
+                assert_eq!(answer.header("x-weir-model"), "one");
+            }
+            other => panic!("{other}"),
+        }
+    }
+    // The first hit may come after about twenty looks; from then on most are.
+    assert!(hits > 200, "{hits}");
+    assert_eq!(
+        house.semantic(),
+        (1, 400),
+        "explored and the same: no further entry"
+    );
+    assert_eq!(
+        encoder.runs.load(Ordering::Relaxed),
+        400,
+        "equal texts need no encoder"
+    );
+    let records = house.end().await;
+    let free = records.iter().filter(|r| r["cache"] == "semantic");
+    assert_eq!(free.clone().count(), hits);
+    for record in free {
+        assert_eq!(
+            (&record["cost_nano_usd"], &record["end"]),
+            (&json!(0), &json!("whole"))
+        );
+        assert_eq!(record["semantic"]["came_to"], "hit");
+        assert_eq!(record["semantic"]["similarity_ppm"], 1_000_000);
+        assert_eq!(record["heads"], json!(["script-1"]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_answers_are_told_to_be_different_and_become_entries() {
+    let (house, _) = with(0.02, Script::answer("unused"));
+    for n in 0..100 {
+        let says = format!("It costs {} euros.", 10 + n);
+        house.fake.turn(Script::answer(&says));
+        let answer = house.asked_and_kept(&ask(question(n), json!({}))).await;
+        assert_eq!(answer.text(), says);
+    }
+    assert_eq!(house.semantic(), (100, 100));
+    let page = house.app.telemetry().render();
+    for line in [
+        r#"weir_semantic_evidence_total{verdict="different"} 99"#,
+        r#"weir_semantic_lookups_total{route="kept",came_to="explore"} 99"#,
+        r#"weir_semantic_lookups_total{route="kept",came_to="miss"} 1"#,
+    ] {
+        assert!(page.contains(line), "{line}: {page}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_but_the_last_turn_must_be_equal() {
+    let (house, _) = with(1.0, Script::answer(TEXT));
+    let user = |text: &str| json!({"role": "user", "content": text});
+    let system = |text: &str| json!([{"role": "system", "content": text}, user("tell me what a weir is")]);
+    let plain = || json!([user("please tell me what a weir is")]);
+    let bodies = [
+        ask(json!([user("tell me what a weir is")]), json!({})),
+        ask(plain(), json!({"max_tokens": 77})),
+        ask(plain(), json!({"seed": 4})),
+        ask(plain(), json!({"stop": ["x"]})),
+        ask(plain(), json!({"response_format": {"type": "text"}})),
+        ask(system("be kind"), json!({})),
+        ask(system("be short"), json!({})),
+        ask(
+            json!([user("hi"), {"role": "assistant", "content": "hello"}, user("tell me what a weir is")]),
+            json!({}),
+        ),
+        ask(
+            json!([{"role": "user", "name": "x", "content": "tell me what a weir is"}]),
+            json!({}),
+        ),
+    ];
+    for body in &bodies {
+        assert_eq!(house.asked_and_kept(body).await.header("x-weir-cache"), "miss");
+    }
+    assert_eq!(house.semantic(), (bodies.len(), bodies.len() as u64));
+    let looks = house.looks().await;
+    assert!(looks.iter().all(|l| l["came_to"] == "miss"), "{looks:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_tenant_finds_nothing() {
+    let keys = "[server]\nauth = \"keys\"\n\
+        [[keys]]\nname = \"a\"\nkey = \"env:KEY_A\"\ntenant = \"a\"\n\
+        [[keys]]\nname = \"b\"\nkey = \"env:KEY_B\"\ntenant = \"b\"\n";
+    let house = house(&format!("{}{keys}", plan(1.0)), [Script::answer(TEXT)]);
+    house.app.set_classifier(Classifier::new(Some(
+        Arc::new(Encoder::default()) as Arc<dyn Reader>
+    )));
+    for key in ["Bearer key-a", "Bearer key-b"] {
+        let answer = house
+            .send(&[("authorization", key)], &ask(question(1), json!({})))
+            .await;
+        assert_eq!(answer.header("x-weir-cache"), "miss", "{:?}", answer.body);
+        house.landed().await;
+    }
+    let tenants: Vec<String> = house
+        .app
+        .cache()
+        .semantic()
+        .bounds()
+        .into_iter()
+        .map(|b| b.tenant)
+        .collect();
+    assert_eq!(tenants, ["a", "b"]);
+    let looks = house.looks().await;
+    assert!(looks.iter().all(|l| l["came_to"] == "miss"), "{looks:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_says_why_it_refused() {
+    let (house, _) = with(1.0, Script::answer(TEXT));
+    for content in [
+        "How much are 5 apples in all?",
+        "How much are 6 apples in all?",
+        "How is the weather?",
+    ] {
+        let body = ask(json!([{"role": "user", "content": content}]), json!({}));
+        house.asked_and_kept(&body).await;
+    }
+    assert_eq!(house.semantic().0, 3);
+    let looks = house.looks().await;
+    assert_eq!(
+        (&looks[1]["came_to"], &looks[1]["guard"]),
+        (&json!("refused"), &json!("number"))
+    );
+    assert_eq!(
+        (&looks[2]["came_to"], &looks[2]["guard"]),
+        (&json!("miss"), &Value::Null),
+        "not alike at all"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_looked_for() {
+    let (house, encoder) = with(1.0, Script::answer(TEXT));
+    let user = |text: &str| json!([{"role": "user", "content": text}]);
+    let parts = json!([{"role": "user", "content": [{"type": "text", "text": "what is a weir"}]}]);
+    let ends_otherwise =
+        json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "A weir"}]);
+    let long = user(&"long ".repeat(300));
+    for body in [
+        ask(user("at random"), json!({"temperature": 1})),
+        ask(user("two of them"), json!({"n": 2})),
+        ask(user("another route"), json!({"model": "plain"})),
+        ask(user("   "), json!({})),
+        ask(parts, json!({})),
+        ask(ends_otherwise, json!({})),
+        ask(long, json!({})),
+    ] {
+        house.ask(&body).await;
+    }
+    let named = [("x-weir-no-cache", "1"), ("idempotency-key", "k1")];
+    for (n, header) in named.iter().enumerate() {
+        house.send(&[*header], &ask(question(n), json!({}))).await;
+    }
+    assert_eq!(encoder.runs.load(Ordering::Relaxed), 0);
+    let looks = house.looks().await;
+    assert_eq!(looks.len(), 9);
+    assert!(looks.iter().all(Value::is_null), "{looks:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_plain_and_whole_is_not_kept_by_meaning() {
+    let cut = Script::new()
+        .begin("m")
+        .text(TEXT)
+        .finish(gateway::providers::event::FinishReason::Length)
+        .usage(3, 5)
+        .done();
+    let (house, _) = with(1.0, cut);
+    for n in 0..3 {
+        house.asked_and_kept(&ask(question(n), json!({}))).await;
+    }
+    assert_eq!(house.semantic(), (0, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_or_absent_encoder_costs_its_time_limit_and_nothing_else() {
+    let house = house(&plan(1.0), [Script::answer(TEXT)]);
+    assert_eq!(
+        house.asked_and_kept(&ask(question(0), json!({}))).await.text(),
+        TEXT
+    );
+    let stuck = Encoder {
+        stuck: true,
+        ..Encoder::default()
+    };
+    house
+        .app
+        .set_classifier(Classifier::new(Some(Arc::new(stuck) as Arc<dyn Reader>)));
+    let began = tokio::time::Instant::now();
+    assert_eq!(
+        house.asked_and_kept(&ask(question(1), json!({}))).await.text(),
+        TEXT
+    );
+    let took = began.elapsed();
+    assert!(
+        took <= house.app.runtime().plan.classify.max + Duration::from_millis(20),
+        "{took:?}"
+    );
+    assert_eq!(house.semantic(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_what_is_asked_already_reads_along_and_is_not_looked_for() {
+    let gate = Gate::default();
+    let slow = Script::new()
+        .begin("m")
+        .act(Act::Gate(gate.clone()))
+        .text(TEXT)
+        .stop()
+        .usage(3, 5)
+        .done();
+    let (house, encoder) = with(1.0, slow);
+    let leader = tokio::spawn(house.send(&[], &ask(question(0), json!({}))));
+    house.readers(1).await;
+    let mut others = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        others.spawn(house.send(&[], &ask(question(0), json!({}))));
+    }
+    house.readers(101).await;
+    gate.open();
+    for answer in others.join_all().await {
+        assert_eq!(
+            (answer.header("x-weir-cache"), answer.text().as_str()),
+            ("coalesced", TEXT)
+        );
+    }
+    assert_eq!(leader.await.unwrap().text(), TEXT);
+    house.landed().await;
+    assert_eq!(
+        (house.semantic(), encoder.runs.load(Ordering::Relaxed)),
+        ((1, 1), 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_clears_what_is_kept_and_the_bound_goes_on() {
+    let (house, _) = with(1.0, Script::answer(TEXT));
+    house.asked_and_kept(&ask(question(0), json!({}))).await;
+    assert_eq!(house.semantic(), (1, 1));
+    house.app.cache().clear();
+    assert_eq!(house.semantic(), (0, 1));
+    house.asked_and_kept(&ask(question(0), json!({}))).await;
+    assert_eq!(house.semantic(), (1, 2));
+    // A plan without it leaves nothing behind.
+    let other = routing::plan::load(crate::house::PLAN).unwrap();
+    house.app.swap(other.plan, other.notes);
+    eventually("nothing is kept", || house.semantic().0 == 0).await;
+}
