@@ -181,8 +181,11 @@ async fn everything_but_the_last_turn_must_be_equal() {
     let user = |text: &str| json!({"role": "user", "content": text});
     let system = |text: &str| json!([{"role": "system", "content": text}, user("tell me what a weir is")]);
     let plain = || json!([user("please tell me what a weir is")]);
+    let tool = |name: &str| json!([{"type": "function", "function": {"name": name}}]);
     let bodies = [
         ask(json!([user("tell me what a weir is")]), json!({})),
+        ask(plain(), json!({"tools": tool("a")})),
+        ask(plain(), json!({"tools": tool("b")})),
         ask(plain(), json!({"max_tokens": 77})),
         ask(plain(), json!({"seed": 4})),
         ask(plain(), json!({"stop": ["x"]})),
