@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,13 +15,14 @@ use http_body::Body;
 use routing::plan::Note;
 use routing::plan::Plan;
 
+use crate::addresses::Addresses;
 use crate::admission::Gate;
 use crate::body::Metered;
 use crate::cache::{Cache, Size};
 use crate::classify::Classifier;
 use crate::clock::Clock;
 use crate::keys::{Live, Said};
-use crate::leases::ByteBudget;
+use crate::leases::{ByteBudget, TenantBytes};
 use crate::limits::Store;
 use crate::providers::pool::{Pool, PoolLimits};
 use crate::question::Schemas;
@@ -45,6 +47,8 @@ pub struct App {
     shared: Arc<Shared>,
     core: usize,
     connection: Option<Arc<Watch>>,
+    /// Whose connection it is.
+    peer: Option<IpAddr>,
 }
 
 /// What all cores share.
@@ -63,6 +67,8 @@ struct Shared {
     stored: Arc<Live>,
     sink: Sink,
     bodies: Arc<ByteBudget>,
+    tenant_bodies: TenantBytes,
+    addresses: Arc<Addresses>,
     cache: Arc<Cache>,
     tls: ArcSwapOption<Loaded>,
     gate: Arc<Gate>,
@@ -130,6 +136,8 @@ impl App {
         let process = Arc::new(Process::new(&telemetry));
         let states = States::default();
         let bodies = ByteBudget::new(plan.server.max_body_bytes_in_flight, process.body_bytes.clone());
+        let tenant_bodies = TenantBytes::new(tenant_share(&plan));
+        let addresses = Addresses::new(plan.server.per_address, clock.clone());
         let cache = Cache::new(Size::of(&plan), &telemetry);
         let gate = Gate::new(&plan.admission, clock.clone(), telemetry.clone());
         let world = World {
@@ -158,6 +166,8 @@ impl App {
             limits: store,
             stored: Arc::default(),
             bodies,
+            tenant_bodies,
+            addresses,
             cache,
             tls: ArcSwapOption::empty(),
             gate,
@@ -178,6 +188,7 @@ impl App {
             shared: Arc::new(shared),
             core: 0,
             connection: None,
+            peer: None,
         }
     }
 
@@ -187,6 +198,14 @@ impl App {
             shared: Arc::clone(&self.shared),
             core,
             connection: None,
+            peer: None,
+        }
+    }
+    /// The same gateway, for the requests of this address.
+    pub fn for_peer(&self, peer: IpAddr) -> Self {
+        Self {
+            peer: Some(peer),
+            ..self.clone()
         }
     }
     /// The same gateway, for the requests of one HTTP/1 connection.
@@ -210,6 +229,8 @@ impl App {
         let shared = &self.shared;
         let _making = self.making();
         shared.bodies.set_max(plan.server.max_body_bytes_in_flight);
+        shared.tenant_bodies.set_max(tenant_share(&plan));
+        shared.addresses.configure(plan.server.per_address);
         shared.cache.resize(Size::of(&plan));
         shared.gate.configure(&plan.admission);
         let runtime = Runtime::new(Arc::new(plan), notes, shared.world());
@@ -284,6 +305,18 @@ impl App {
     pub fn bodies(&self) -> &Arc<ByteBudget> {
         &self.shared.bodies
     }
+    /// Each tenant's part of it.
+    pub fn tenant_bodies(&self) -> &TenantBytes {
+        &self.shared.tenant_bodies
+    }
+    /// What one address may do.
+    pub fn addresses(&self) -> &Arc<Addresses> {
+        &self.shared.addresses
+    }
+    /// Whose requests these are, when they come by a connection.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
     /// Answers that are kept, and calls that are shared.
     pub fn cache(&self) -> &Arc<Cache> {
         &self.shared.cache
@@ -336,6 +369,13 @@ impl App {
     pub fn core(&self) -> usize {
         self.core
     }
+}
+
+/// Bytes of bodies that one tenant may hold: its share, and never less than one body.
+fn tenant_share(plan: &Plan) -> u64 {
+    let all = plan.server.max_body_bytes_in_flight as f64;
+    let share = all * f64::from(plan.server.tenant_body_share);
+    (share as u64).max(plan.server.max_body_bytes)
 }
 
 /// What can be a request's body.

@@ -1,12 +1,16 @@
 //! What is held for a request until its body has ended. Dropping gives it back at once, in memory.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::Gauge;
 use smallvec::SmallVec;
 
 use crate::admission::Permit;
+
+/// Tenants whose budget is kept when nobody uses it.
+const TENANTS: usize = 10_000;
 
 /// All leases of one request. They move from the steps into the body.
 #[derive(Default)]
@@ -61,9 +65,26 @@ impl ByteBudget {
     pub fn take(self: &Arc<Self>, bytes: u64) -> Option<Bytes> {
         let mut lease = Bytes {
             budget: Arc::clone(self),
+            tenant: None,
             bytes: 0,
         };
         lease.grow_to(bytes).then_some(lease)
+    }
+    fn add(&self, more: u64) -> bool {
+        let max = self.max.load(Ordering::Relaxed);
+        let took = self
+            .used
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
+                used.checked_add(more).filter(|sum| *sum <= max)
+            });
+        if took.is_ok() {
+            self.gauge.increment(more as f64);
+        }
+        took.is_ok()
+    }
+    fn give(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::AcqRel);
+        self.gauge.decrement(bytes as f64);
     }
     /// Bytes held now.
     pub fn used(&self) -> u64 {
@@ -71,9 +92,48 @@ impl ByteBudget {
     }
 }
 
-/// Bytes of a [`ByteBudget`].
+/// A budget for each tenant, so that none of them can take all of the one for everybody.
+pub struct TenantBytes {
+    tenants: Mutex<HashMap<Arc<str>, Arc<ByteBudget>>>,
+    max: AtomicU64,
+}
+
+impl TenantBytes {
+    /// `max` bytes each.
+    pub fn new(max: u64) -> Self {
+        Self {
+            tenants: Mutex::default(),
+            max: AtomicU64::new(max),
+        }
+    }
+    /// Another bound, from a new plan.
+    pub fn set_max(&self, max: u64) {
+        self.max.store(max, Ordering::Relaxed);
+        self.tenants().values().for_each(|budget| budget.set_max(max));
+    }
+    /// That of this tenant.
+    pub fn of(&self, tenant: &Arc<str>) -> Arc<ByteBudget> {
+        let mut tenants = self.tenants();
+        if let Some(budget) = tenants.get(tenant) {
+            return Arc::clone(budget);
+        }
+        // As many as there are keys; those of keys that are gone make room.
+        if tenants.len() >= TENANTS {
+            tenants.retain(|_, budget| budget.used() > 0 || Arc::strong_count(budget) > 1);
+        }
+        let budget = ByteBudget::new(self.max.load(Ordering::Relaxed), Gauge::noop());
+        tenants.insert(Arc::clone(tenant), Arc::clone(&budget));
+        budget
+    }
+    fn tenants(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<ByteBudget>>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes of a [`ByteBudget`], and of its tenant's, once that is known.
 pub struct Bytes {
     budget: Arc<ByteBudget>,
+    tenant: Option<Arc<ByteBudget>>,
     bytes: u64,
 }
 
@@ -82,31 +142,38 @@ impl Bytes {
     pub fn held(&self) -> u64 {
         self.bytes
     }
-    /// Holds at least `bytes`; `false` when the budget has not so much left (what was held stays).
+    /// They are this tenant's too; `false` when its budget has not so much left.
+    pub fn belong_to(&mut self, tenant: Arc<ByteBudget>) -> bool {
+        let fits = tenant.add(self.bytes);
+        if fits && let Some(before) = self.tenant.replace(tenant) {
+            before.give(self.bytes);
+        }
+        fits
+    }
+    /// Holds at least `bytes`; `false` when a budget has not so much left (what was held stays).
     pub fn grow_to(&mut self, bytes: u64) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         if more == 0 {
             return true;
         }
-        let max = self.budget.max.load(Ordering::Relaxed);
-        let took = self
-            .budget
-            .used
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
-                used.checked_add(more).filter(|sum| *sum <= max)
-            });
-        if took.is_ok() {
-            self.bytes += more;
-            self.budget.gauge.increment(more as f64);
+        if !self.budget.add(more) {
+            return false;
         }
-        took.is_ok()
+        if self.tenant.as_ref().is_some_and(|tenant| !tenant.add(more)) {
+            self.budget.give(more);
+            return false;
+        }
+        self.bytes += more;
+        true
     }
 }
 
 impl Drop for Bytes {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
-        self.budget.gauge.decrement(self.bytes as f64);
+        self.budget.give(self.bytes);
+        if let Some(tenant) = &self.tenant {
+            tenant.give(self.bytes);
+        }
     }
 }
 
@@ -154,6 +221,34 @@ mod tests {
         leases.hold(Lease::Bytes(a));
         drop(leases);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_tenant_cannot_take_what_is_everybodys() {
+        let (all, tenants) = (ByteBudget::new(100, Gauge::noop()), TenantBytes::new(50));
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        let mut of_a = all.take(40).unwrap();
+        assert!(of_a.belong_to(tenants.of(&a)));
+        assert!(!of_a.grow_to(51));
+        assert!(of_a.grow_to(50));
+        let mut too_much = all.take(1).unwrap();
+        assert!(!too_much.belong_to(tenants.of(&a)));
+        assert!(too_much.belong_to(tenants.of(&b)) && too_much.grow_to(50));
+        assert!(!too_much.grow_to(51), "all of it is used");
+        assert_eq!(
+            (all.used(), tenants.of(&a).used(), tenants.of(&b).used()),
+            (100, 50, 50)
+        );
+        tenants.set_max(10);
+        assert!(
+            !all.take(0).unwrap().belong_to(tenants.of(&a)),
+            "a new plan counts at once"
+        );
+        drop((of_a, too_much));
+        assert_eq!(
+            (all.used(), tenants.of(&a).used(), tenants.of(&b).used()),
+            (0, 0, 0)
+        );
     }
 
     #[test]

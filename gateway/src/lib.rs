@@ -1,5 +1,6 @@
 //! The gateway: HTTP, steps, providers, telemetry, admin, command line. The binary is called weir.
 
+pub mod addresses;
 pub mod admin;
 pub mod admission;
 pub mod app;

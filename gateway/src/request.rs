@@ -83,12 +83,25 @@ async fn answer(
 
     // 3 auth: from headers only, before any body is read.
     ledger.step("auth");
+    if let Some(peer) = app.peer() {
+        app.addresses()
+            .request(peer)
+            .inspect_err(|_| ledger.handles().over("address", "requests_per_minute"))?;
+    }
     page?;
     if endpoint == Endpoint::Preflight {
         return Ok(Reply::preflight());
     }
-    let principal = auth::check(&head.headers, plan, &rt.keys, app.stored_keys(), clock)?;
+    let principal = auth::check(&head.headers, plan, &rt.keys, app.stored_keys(), clock);
+    let principal = principal.map_err(|error| match app.peer() {
+        Some(peer) if error.kind() == Kind::BadKey => note::wrong_key(ledger, app.addresses(), peer, error),
+        _ => error,
+    })?;
     note::who(&mut ledger.record, &principal);
+    // Without keys everybody is one tenant, whose part is all of it.
+    if principal.key.is_some() && !bytes.belong_to(app.tenant_bodies().of(&principal.tenant)) {
+        return Err(decode::share().into());
+    }
     let may = principal.may(plan);
     let kind = match endpoint {
         Endpoint::Call(kind) => kind,

@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use self::lifecycle::{Lifecycle, Phase, Phases};
+use crate::addresses::Connected;
 use crate::app::App;
 use crate::error::{Error, Kind};
 use crate::telemetry::names::Name;
@@ -36,7 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TOLD_AT_ONCE: usize = 64;
 /// A core's runtime as the acceptor sees it.
 struct Seat {
-    sockets: mpsc::UnboundedSender<StdStream>,
+    sockets: mpsc::UnboundedSender<(StdStream, Connected)>,
     load: Arc<AtomicUsize>,
 }
 
@@ -99,8 +100,8 @@ async fn accept(app: App, listener: TcpListener, seats: Vec<Seat>, mut phases: P
             () = phases.reach(Phase::Closing) => return,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, peer.ip()),
             Err(e) => {
                 // Out of descriptors, most often: what is open must end first.
                 if !std::mem::replace(&mut told, true) {
@@ -114,8 +115,11 @@ async fn accept(app: App, listener: TcpListener, seats: Vec<Seat>, mut phases: P
         };
         told = false;
         let open: usize = seats.iter().map(|seat| seat.load.load(Ordering::Relaxed)).sum();
-        if open >= app.runtime().plan.server.max_connections as usize {
+        let full = open >= app.runtime().plan.server.max_connections as usize;
+        let connected = if full { None } else { app.addresses().connect(peer) };
+        let Some(connected) = connected else {
             app.process().connections_refused.increment(1);
+            let said = if full { ALL } else { OF_ONE_ADDRESS };
             // Beyond a few that are told, the others are only closed; so is who would have to be told in TLS.
             if app.tls().is_none()
                 && let Ok(place) = Arc::clone(&telling).try_acquire_owned()
@@ -123,29 +127,31 @@ async fn accept(app: App, listener: TcpListener, seats: Vec<Seat>, mut phases: P
                 let clock = app.clock().clone();
                 tokio::spawn(async move {
                     let until = clock.now() + linger::MAX_TIME;
-                    let _ = clock.within(until, turn_away(stream)).await;
+                    let _ = clock.within(until, turn_away(stream, said)).await;
                     drop(place);
                 });
             }
             continue;
-        }
+        };
         let Some(seat) = seats.iter().min_by_key(|seat| seat.load.load(Ordering::Relaxed)) else {
             return;
         };
         let Ok(stream) = stream.into_std() else { continue };
         seat.load.fetch_add(1, Ordering::Relaxed);
-        if seat.sockets.send(stream).is_err() {
+        if seat.sockets.send((stream, connected)).is_err() {
             return;
         }
     }
 }
 
+/// There is no room for anybody.
+const ALL: &str = "this gateway has as many connections as it may (server.max_connections); try again";
+/// There is none for this one.
+const OF_ONE_ADDRESS: &str = "this address has as many connections as it may (server.per_address connections); close some, and try again";
+
 /// What a connection beyond the limit is told, whatever it asks.
-fn full() -> String {
-    let error = Error::new(
-        Kind::Overloaded,
-        "this gateway has as many connections as it may (server.max_connections); try again",
-    );
+fn full(said: &'static str) -> String {
+    let error = Error::new(Kind::Overloaded, said);
     let (status, body) = (error.status(), error.json());
     let retry = if error.should_retry() { "true" } else { "false" };
     format!(
@@ -158,8 +164,8 @@ fn full() -> String {
 
 /// Says that there is no room, and reads on until the client has closed: closing over unread bytes would take the answer
 /// back.
-async fn turn_away(mut stream: TcpStream) {
-    if stream.write_all(full().as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
+async fn turn_away(mut stream: TcpStream, said: &'static str) {
+    if stream.write_all(full(said).as_bytes()).await.is_err() || stream.shutdown().await.is_err() {
         return;
     }
     let mut unread = [0_u8; 1024];
@@ -169,7 +175,7 @@ async fn turn_away(mut stream: TcpStream) {
 /// One core: its connections, and how late its timers are.
 async fn core(
     app: App,
-    mut sockets: mpsc::UnboundedReceiver<StdStream>,
+    mut sockets: mpsc::UnboundedReceiver<(StdStream, Connected)>,
     load: Arc<AtomicUsize>,
     mut phases: Phases,
 ) {
@@ -182,12 +188,12 @@ async fn core(
             () = phases.reach(Phase::Ended) => return,
             Some(_) = connections.join_next() => {}
             socket = sockets.recv() => {
-                let Some(socket) = socket else { break };
+                let Some((socket, connected)) = socket else { break };
                 let open = Open::new(&app, &load);
                 if let Ok(stream) = TcpStream::from_std(socket) {
-                    let (app, phases) = (app.clone(), phases.clone());
+                    let (app, phases) = (app.for_peer(connected.address()), phases.clone());
                     connections.spawn(async move {
-                        let _open = open;
+                        let _held = (open, connected);
                         conn::serve(app, stream, phases).await;
                     });
                 }
@@ -242,7 +248,7 @@ async fn measure_lag(app: App) {
 mod tests {
     #[test]
     fn the_answer_to_one_too_many_is_well_formed() {
-        let text = super::full();
+        let text = super::full(super::ALL);
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(
             head.contains(&format!("content-length: {}", body.len())),

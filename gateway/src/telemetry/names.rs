@@ -63,7 +63,7 @@ metrics_table! {
     Starts = "weir_starts_total", Shape::Counter, ["target", "kind"], "Tries by target and why they were started: first, retry, failover, escalate, degrade, again, continue, hedge.";
     RetryBudget = "weir_retry_budget_left", Shape::Gauge, [], "Repeats that the ratio budget covers now.";
     Heap = "weir_heap_bytes", Shape::Gauge, ["state"], "Memory of the allocator: allocated (in use), active (pages with something in use), resident (with what it has not given back yet).";
-    OverLimit = "weir_over_limit_total", Shape::Counter, ["owner", "limit"], "Requests refused by a limit: whose (key, tenant, route, total) and which.";
+    OverLimit = "weir_over_limit_total", Shape::Counter, ["owner", "limit"], "Requests refused by a limit: whose (key, tenant, route, total, address) and which.";
     CacheLookups = "weir_cache_lookups_total", Shape::Counter, ["route", "found"], "Requests whose answer may be shared, by what was found: hit (a kept answer), semantic (that to a question that means the same), coalesced (read along with another's call), miss.";
     SemanticLookups = "weir_semantic_lookups_total", Shape::Counter, ["route", "came_to"], "Questions that were looked for by their meaning, by what it came to: repeat (the very text), hit, explore (the model was asked, to compare), refused (by a guard), miss.";
     SemanticEvidence = "weir_semantic_evidence_total", Shape::Counter, ["verdict"], "Kept answers that were compared with a fresh one: same, different, unsure.";

@@ -1,14 +1,12 @@
 //! The gateway as a service with one scripted target behind it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use gateway::app::{App, Setup};
 use gateway::clock::Clock;
 use gateway::providers::Client;
-use gateway::providers::failure::{AttemptError, Fault, UpstreamError};
-use gateway::providers::fake::{Act, FakeTarget, Gate, Script};
+use gateway::providers::fake::{FakeTarget, Script};
 use gateway::runtime::Made;
 use gateway::runtime::secrets::Secrets;
 use gateway::telemetry::Telemetry;

@@ -12,6 +12,7 @@ mod harness;
 #[path = "../program/mod.rs"]
 mod program;
 
+mod addresses;
 mod debug;
 mod framing;
 mod headers;

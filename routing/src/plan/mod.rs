@@ -33,7 +33,7 @@ pub use route::{
     RouteConfig, Start, Uncalibrated,
 };
 pub use rule::{Condition, Rule, Then, TierRef};
-pub use server::{Auth, Class, KeyConfig, Limits, SecretOrText, SecretRef, Server, TlsConfig};
+pub use server::{Auth, Class, KeyConfig, Limits, PerAddress, SecretOrText, SecretRef, Server, TlsConfig};
 pub use target::{Params, Price, ProviderConfig, ProviderKind, TargetConfig};
 
 /// A plan that loads, and what is worth knowing about it.

@@ -50,8 +50,12 @@ pub struct Server {
     pub max_body_bytes: u64,
     /// Bytes of all bodies being read or held.
     pub max_body_bytes_in_flight: u64,
+    /// Of those bytes: what one tenant may take, where callers have keys; never less than one body.
+    pub tenant_body_share: f32,
     /// Data plane connections.
     pub max_connections: u32,
+    /// What one address may do.
+    pub per_address: PerAddress,
     /// Patience when the caller names none.
     pub default_deadline: Duration,
     /// Cap on what a caller may name.
@@ -72,6 +76,17 @@ pub struct Server {
     pub allowed_hosts: Vec<Arc<str>>,
     /// Browser origins that may call.
     pub cors_origins: Vec<Arc<str>>,
+}
+
+/// `[server] per_address`: before anybody knows who it is. 0: no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PerAddress {
+    /// Connections at once.
+    pub connections: u32,
+    /// Requests, with the whole minute as burst.
+    pub requests_per_minute: u32,
+    /// Requests with a key that nobody has, likewise.
+    pub wrong_keys_per_minute: u32,
 }
 
 /// `[server] tls`.

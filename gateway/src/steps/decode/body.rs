@@ -126,7 +126,16 @@ fn too_large(max: u64) -> Error {
     )
 }
 
-/// The budget of all bodies is used up.
+/// The tenant's part of it is used up.
+pub fn share() -> Error {
+    Error::new(
+        Kind::BodiesFull,
+        "the bodies of this tenant take all the memory they may (server.tenant_body_share); try again in a moment",
+    )
+    .code("tenant_bytes_in_flight")
+}
+
+/// The budget of all bodies, or the tenant's part of it, is used up.
 pub fn budget() -> Error {
     Error::new(
         Kind::BodiesFull,

@@ -14,7 +14,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use routing::facts::{CallKind, Facts};
 
-pub use self::body::{Incoming, budget, read};
+pub use self::body::{Incoming, budget, read, share};
 use crate::call::{Call, Parts};
 use crate::error::{Error, Kind, Result};
 

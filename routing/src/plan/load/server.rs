@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::problem::Weight;
-use super::super::server::{Auth, Class, KeyConfig, Limits, SecretRef, Server, TlsConfig};
+use super::super::server::{Auth, Class, KeyConfig, Limits, PerAddress, SecretRef, Server, TlsConfig};
 use super::address::{collide, is_loopback, split, url};
 use super::limits::{Whose, limits};
 use super::names::{Names, check_label};
@@ -14,13 +14,17 @@ use super::table::Table;
 pub(super) const DAY_MS: u64 = 86_400_000;
 
 pub(super) fn server(t: &Table<'_, '_>) -> Server {
+    let listen = address(t, "listen", "127.0.0.1:8080");
+    let max_connections = t.u32("max_connections", 10_000, 1..=1_000_000);
     let server = Server {
-        listen: address(t, "listen", "127.0.0.1:8080"),
+        per_address: per_address(t, &listen, max_connections),
+        listen,
         admin: address(t, "admin", "127.0.0.1:9090"),
         admin_token: t.get("admin_token").and_then(|v| v.secret()),
         max_body_bytes: t.int("max_body_bytes", 8_388_608, 1_024..=1 << 32),
         max_body_bytes_in_flight: t.int("max_body_bytes_in_flight", 536_870_912, 1_024..=1 << 44),
-        max_connections: t.u32("max_connections", 10_000, 1..=1_000_000),
+        tenant_body_share: t.ratio("tenant_body_share", 0.5),
+        max_connections,
         default_deadline: t.ms("default_deadline_ms", 600_000, 1..=DAY_MS),
         max_deadline: t.ms("max_deadline_ms", 3_600_000, 1..=DAY_MS),
         drain_delay: t.ms("drain_delay_ms", 2_000, 0..=DAY_MS),
@@ -48,6 +52,20 @@ fn address(t: &Table<'_, '_>, key: &'static str, default: &str) -> Arc<str> {
         );
     }
     Arc::from(text)
+}
+
+/// On loopback everybody is one address.
+fn per_address(t: &Table<'_, '_>, listen: &str, max_connections: u32) -> PerAddress {
+    let p = t.table("per_address");
+    let local = split(listen).is_some_and(|(host, _)| is_loopback(host));
+    let connections = if local { 0 } else { max_connections.div_ceil(2) };
+    let found = PerAddress {
+        connections: p.u32("connections", connections, 0..=1_000_000),
+        requests_per_minute: p.u32("requests_per_minute", 0, 0..=1_000_000_000),
+        wrong_keys_per_minute: p.u32("wrong_keys_per_minute", 60, 0..=1_000_000),
+    };
+    p.finish();
+    found
 }
 
 fn tls(t: &Table<'_, '_>) -> Option<TlsConfig> {

@@ -1,0 +1,305 @@
+//! What one address may do before anybody knows who it is: connections at once, requests a minute, and requests with a key
+//! that nobody has.
+//!
+//! governor counts the minutes; who has been quiet for long enough is forgotten. An IPv6 client has a whole /64 to choose
+//! from, so that is one address here. What a proxy says of its clients (`x-forwarded-for`) is not listened to: anybody can
+//! write that.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use governor::clock::Clock as _;
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use routing::plan::PerAddress;
+
+use crate::clock::Clock;
+use crate::error::{Error, Kind};
+
+/// Addresses that are remembered by one limit. Beyond it, new ones share one place: bounded memory, also when somebody has a
+/// million of them.
+const REMEMBERED: usize = 65_536;
+/// So often it is looked who can be forgotten.
+const SWEEP_EVERY: u64 = 4_096;
+/// Where those beyond [`REMEMBERED`] are counted.
+const EVERYBODY_ELSE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
+/// Our clock as governor reads it.
+#[derive(Clone)]
+struct Ticks(Clock);
+
+impl governor::clock::Clock for Ticks {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        Duration::from_micros(self.0.now().0)
+    }
+}
+
+type Limiter = RateLimiter<IpAddr, DashMapStateStore<IpAddr>, Ticks, NoOpMiddleware<Duration>>;
+
+/// One limit of so many a minute.
+struct Minute {
+    limiter: Limiter,
+    ticks: Ticks,
+    asked: AtomicU64,
+    a_minute: u32,
+}
+
+impl Minute {
+    /// `None`: there is no limit.
+    fn new(a_minute: u32, clock: &Clock) -> Option<Self> {
+        let quota = Quota::per_minute(NonZeroU32::new(a_minute)?);
+        let ticks = Ticks(clock.clone());
+        Some(Self {
+            limiter: RateLimiter::new(quota, DashMapStateStore::default(), ticks.clone()),
+            ticks,
+            asked: AtomicU64::new(0),
+            a_minute,
+        })
+    }
+
+    /// Takes one; else how long it is until there is one.
+    fn take(&self, address: IpAddr) -> Result<(), Duration> {
+        if self.asked.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            self.limiter.retain_recent();
+        }
+        let known = self.limiter.len() < REMEMBERED;
+        let address = if known { address } else { EVERYBODY_ELSE };
+        let taken = self.limiter.check_key(&address);
+        taken.map_err(|not_until| not_until.wait_time_from(self.ticks.now()))
+    }
+}
+
+struct Settings {
+    plan: PerAddress,
+    requests: Option<Minute>,
+    wrong_keys: Option<Minute>,
+}
+
+impl Settings {
+    fn new(plan: PerAddress, clock: &Clock) -> Arc<Self> {
+        Arc::new(Self {
+            plan,
+            requests: Minute::new(plan.requests_per_minute, clock),
+            wrong_keys: Minute::new(plan.wrong_keys_per_minute, clock),
+        })
+    }
+}
+
+/// All addresses.
+pub struct Addresses {
+    settings: ArcSwap<Settings>,
+    open: Mutex<HashMap<IpAddr, u32>>,
+    clock: Clock,
+}
+
+impl Addresses {
+    /// As the plan says.
+    pub fn new(plan: PerAddress, clock: Clock) -> Arc<Self> {
+        Arc::new(Self {
+            settings: ArcSwap::new(Settings::new(plan, &clock)),
+            open: Mutex::default(),
+            clock,
+        })
+    }
+
+    /// Another plan is in use. What was counted stays where its limit does.
+    pub fn configure(&self, plan: PerAddress) {
+        if self.settings.load().plan != plan {
+            self.settings.store(Settings::new(plan, &self.clock));
+        }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection of this address; `None`: it has as many as it may. Dropping it gives the place back.
+    pub fn connect(self: &Arc<Self>, address: IpAddr) -> Option<Connected> {
+        let most = self.settings.load().plan.connections;
+        let address = network(address);
+        let mut open = self.open();
+        let count = open.entry(address).or_default();
+        if most > 0 && *count >= most {
+            return None;
+        }
+        *count += 1;
+        drop(open);
+        Some(Connected {
+            addresses: Arc::clone(self),
+            address,
+        })
+    }
+
+    /// A request of this address.
+    ///
+    /// # Errors
+    /// 429, with the time to wait.
+    pub fn request(&self, address: IpAddr) -> Result<(), Error> {
+        let settings = self.settings.load();
+        let Some(minute) = &settings.requests else {
+            return Ok(());
+        };
+        minute.take(network(address)).map_err(|wait| {
+            let message = format!(
+                "this address may ask {} times a minute (server.per_address requests_per_minute)",
+                minute.a_minute
+            );
+            refused("address_requests_per_minute", message, wait)
+        })
+    }
+
+    /// A request of this address had a key that nobody has.
+    ///
+    /// # Errors
+    /// 429, with the time to wait, in place of the 401.
+    pub fn wrong_key(&self, address: IpAddr) -> Result<(), Error> {
+        let settings = self.settings.load();
+        let Some(minute) = &settings.wrong_keys else {
+            return Ok(());
+        };
+        minute.take(network(address)).map_err(|wait| {
+            let message = format!(
+                "this address sent more than {} wrong keys a minute (server.per_address wrong_keys_per_minute)",
+                minute.a_minute
+            );
+            refused("address_wrong_keys", message, wait)
+        })
+    }
+}
+
+fn refused(code: &'static str, message: String, wait: Duration) -> Error {
+    Error::new(Kind::OverLimit, message).code(code).retry_after(wait)
+}
+
+/// What counts as one address: all of an IPv4 one, the /64 of an IPv6 one.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
+/// A connection in its address's count.
+pub struct Connected {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl Connected {
+    /// Whose it is.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let mut open = self.addresses.open();
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(connections: u32, requests: u32, wrong_keys: u32) -> Arc<Addresses> {
+        let plan = PerAddress {
+            connections,
+            requests_per_minute: requests,
+            wrong_keys_per_minute: wrong_keys,
+        };
+        Addresses::new(plan, Clock::system())
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn connections_are_counted_and_given_back() {
+        let a = addresses(2, 0, 0);
+        let (one, two) = (a.connect(ip("10.0.0.1")), a.connect(ip("10.0.0.1")));
+        assert!(one.is_some() && a.connect(ip("10.0.0.1")).is_none());
+        assert!(
+            a.connect(ip("::ffff:10.0.0.1")).is_none(),
+            "the same, written otherwise"
+        );
+        assert!(a.connect(ip("10.0.0.2")).is_some(), "another one");
+        drop(one);
+        assert!(a.connect(ip("10.0.0.1")).is_some());
+        drop(two);
+        assert!(a.open().is_empty(), "nobody is remembered who has none");
+    }
+
+    #[test]
+    fn an_ipv6_client_does_not_get_a_count_for_each_of_its_addresses() {
+        let a = addresses(1, 0, 0);
+        let _one = a.connect(ip("2001:db8:1:2::1"));
+        assert!(a.connect(ip("2001:db8:1:2:ffff::9")).is_none());
+        assert!(a.connect(ip("2001:db8:1:3::1")).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_as_long_as_it_is_told_gets_in() {
+        let a = addresses(0, 60, 0);
+        for _ in 0..60 {
+            a.request(ip("10.0.0.1")).unwrap();
+        }
+        let told = a.request(ip("10.0.0.1")).unwrap_err();
+        let wait = told.retry_after_hint().unwrap();
+        assert!(
+            wait > Duration::from_millis(900) && wait <= Duration::from_secs(1),
+            "{wait:?}"
+        );
+        a.request(ip("10.0.0.2")).unwrap();
+        tokio::time::sleep(wait - Duration::from_millis(10)).await;
+        assert!(a.request(ip("10.0.0.1")).is_err(), "too early");
+        tokio::time::sleep(Duration::from_millis(11)).await;
+        a.request(ip("10.0.0.1")).unwrap();
+        a.wrong_key(ip("10.0.0.1")).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_bounded_and_comes_back() {
+        let a = addresses(0, 0, 1);
+        let many = u32::try_from(REMEMBERED).unwrap() * 2;
+        for n in 0..many {
+            let _ = a.wrong_key(IpAddr::V4(std::net::Ipv4Addr::from_bits(n)));
+        }
+        let held = |a: &Addresses| a.settings.load().wrong_keys.as_ref().unwrap().limiter.len();
+        assert!(held(&a) <= REMEMBERED + 1, "{}", held(&a));
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        for _ in 0..=SWEEP_EVERY {
+            let _ = a.wrong_key(ip("10.0.0.1"));
+        }
+        assert_eq!(held(&a), 1);
+    }
+
+    #[test]
+    fn a_limit_that_stays_keeps_its_count() {
+        let a = addresses(0, 1, 0);
+        let plan = a.settings.load().plan;
+        a.request(ip("10.0.0.1")).unwrap();
+        a.configure(plan);
+        assert!(a.request(ip("10.0.0.1")).is_err());
+        a.configure(PerAddress {
+            requests_per_minute: 0,
+            ..plan
+        });
+        a.request(ip("10.0.0.1")).unwrap();
+    }
+}
