@@ -44,7 +44,7 @@ pub struct Flight {
     /// Hash of the body, where callers name their requests themselves.
     pub body: Option<[u8; 32]>,
     /// Questions whose answer is to be learnt from, once it is whole.
-    sought: Mutex<Vec<Box<Sought>>>,
+    sought: Mutex<Vec<Sought>>,
     log: Mutex<Log>,
 }
 
@@ -117,16 +117,16 @@ impl Flight {
     }
 
     /// Its answer is to be learnt from.
-    pub fn seek(&self, question: Box<Sought>) {
+    pub fn seek(&self, question: Sought) {
         self.questions().push(question);
     }
 
     /// Questions whose answer is to be learnt from.
-    pub(super) fn take_sought(&self) -> Vec<Box<Sought>> {
+    pub(super) fn take_sought(&self) -> Vec<Sought> {
         std::mem::take(&mut *self.questions())
     }
 
-    fn questions(&self) -> MutexGuard<'_, Vec<Box<Sought>>> {
+    fn questions(&self) -> MutexGuard<'_, Vec<Sought>> {
         self.sought.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

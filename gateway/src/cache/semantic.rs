@@ -228,14 +228,13 @@ impl Memory {
     /// charged: nobody knows what it would have shown.
     pub async fn learn(
         &self,
-        sought: Vec<Box<Sought>>,
+        sought: Vec<Sought>,
         fresh: &Arc<Entry>,
         classifier: &Classifier,
         clock: &Clock,
     ) {
         let Some(text) = plain(&fresh.kept) else { return };
-        for one in sought {
-            let mut one = *one;
+        for mut one in sought {
             let verdict = match one.explored.take() {
                 None => None,
                 Some((kept, trial)) => {

@@ -166,7 +166,7 @@ pub async fn seat(mut ask: Ask<'_>) -> Result<Seat> {
             Boarded::Joined(reader) => (reader, false),
         };
         if let Some(question) = sought.take() {
-            reader.flight().seek(question);
+            reader.flight().seek(*question);
         }
         if leads {
             let classifier = Arc::clone(ask.classifier);

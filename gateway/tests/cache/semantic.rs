@@ -320,12 +320,12 @@ async fn a_stuck_or_absent_encoder_costs_its_time_limit_and_nothing_else() {
     house
         .app
         .set_classifier(Classifier::new(Some(Arc::new(stuck) as Arc<dyn Reader>)));
-    let began = tokio::time::Instant::now();
+    let began = house.app.clock().now();
     assert_eq!(
         house.asked_and_kept(&ask(question(1), json!({}))).await.text(),
         TEXT
     );
-    let took = began.elapsed();
+    let took = house.app.clock().now().since(began);
     assert!(
         took <= house.app.runtime().plan.classify.max + Duration::from_millis(20),
         "{took:?}"
