@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     let Some(version) = valgrind::version() else {
         return fail(ABSENT, "valgrind is not there: apt-get install valgrind");
     };
-    let counted = valgrind::count(|what| eprint!("\rcounting {:<12}", what.name()));
+    let counted = valgrind::count(|what| eprint!("\rcounting {:<16}", what.name()));
     eprintln!("\r{:<24}", "");
     match counted.and_then(|counts| Ok((Ceilings::checked_in()?, counts))) {
         Ok((ceilings, counts)) => tell(&args, &version, &ceilings, &counts),
@@ -79,19 +79,22 @@ fn tell(args: &Args, version: &str, ceilings: &Ceilings, counts: &Counts) -> Exi
                 "instructions": counts,
                 "more_percent": shares(&|stream| counts.more(stream)),
                 "parts_percent": shares(&|stream| counts.share(stream)),
+                "guards_percent": shares(&|stream| counts.guards(stream)),
                 "exceeded": exceeded,
             })
         );
     } else {
         for what in What::ALL {
-            println!("{:<12}{:>12} instructions", what.name(), counts.of(what));
+            println!("{:<16}{:>12} instructions", what.name(), counts.of(what));
         }
         for (name, stream) in [("whole", false), ("stream", true)] {
             println!(
-                "{name:<12}{:>11.1}% more with everything on; all parts together: {} instructions, {:.1}%",
+                "{name:<16}{:>11.1}% more with everything on; all parts together: {} instructions, {:.1}%; {:.1}% more with \
+                 every guard on",
                 counts.more(stream),
                 counts.parts(stream),
-                counts.share(stream)
+                counts.share(stream),
+                counts.guards(stream)
             );
         }
     }

@@ -10,6 +10,8 @@ pub mod valgrind;
 
 use serde::Serialize;
 
+use self::request::Asked;
+
 /// Instructions are counted in here, and only here. valgrind finds it by its name.
 #[inline(never)]
 pub fn counted<T>(work: impl FnOnce() -> T) -> T {
@@ -28,6 +30,15 @@ pub enum What {
     StreamOn,
     /// The same with all of it off, as far as a plan can say that.
     StreamOff,
+    /// The same answer with every guard on: a key, limits of key, tenant, route and in total (requests, tokens, concurrency,
+    /// money), the address's, a question that is new and kept.
+    WholeGuarded,
+    /// The same stream with every guard on.
+    StreamGuarded,
+    /// With every guard on, and a question that is kept: whole.
+    HitWhole,
+    /// With every guard on, and a question that is kept: as a stream.
+    HitStream,
     /// Permit and breaker of one try: may it start, its start, its good sign, its end.
     Breaker,
     /// The ratio budget of one request.
@@ -46,11 +57,15 @@ pub enum What {
 
 impl What {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::WholeOn,
         Self::WholeOff,
         Self::StreamOn,
         Self::StreamOff,
+        Self::WholeGuarded,
+        Self::StreamGuarded,
+        Self::HitWhole,
+        Self::HitStream,
         Self::Breaker,
         Self::Budget,
         Self::Balance,
@@ -67,6 +82,10 @@ impl What {
             Self::WholeOff => "whole-off",
             Self::StreamOn => "stream-on",
             Self::StreamOff => "stream-off",
+            Self::WholeGuarded => "whole-guarded",
+            Self::StreamGuarded => "stream-guarded",
+            Self::HitWhole => "hit-whole",
+            Self::HitStream => "hit-stream",
             Self::Breaker => "breaker",
             Self::Budget => "budget",
             Self::Balance => "balance",
@@ -80,8 +99,9 @@ impl What {
     /// How often it is done in the short and in the long run.
     pub fn times(self) -> (u32, u32) {
         match self {
-            Self::WholeOn | Self::WholeOff => (100, 1_100),
-            Self::StreamOn | Self::StreamOff => (10, 110),
+            Self::WholeOn | Self::WholeOff | Self::WholeGuarded => (100, 1_100),
+            Self::HitWhole | Self::HitStream => (100, 1_100),
+            Self::StreamOn | Self::StreamOff | Self::StreamGuarded => (10, 110),
             _ => (1_000, 11_000),
         }
     }
@@ -92,10 +112,14 @@ impl What {
     /// The input could not be made, or an answer was not what it must be.
     pub fn run(self, times: u32) -> Result<(), String> {
         match self {
-            Self::WholeOn => request::serve(request::ON, false, times),
-            Self::WholeOff => request::serve(request::OFF, false, times),
-            Self::StreamOn => request::serve(request::ON, true, times),
-            Self::StreamOff => request::serve(request::OFF, true, times),
+            Self::WholeOn => request::serve(request::ON, false, Asked::Anew, times),
+            Self::WholeOff => request::serve(request::OFF, false, Asked::Anew, times),
+            Self::StreamOn => request::serve(request::ON, true, Asked::Anew, times),
+            Self::StreamOff => request::serve(request::OFF, true, Asked::Anew, times),
+            Self::WholeGuarded => request::serve(request::GUARDED, false, Asked::Anew, times),
+            Self::StreamGuarded => request::serve(request::GUARDED, true, Asked::Anew, times),
+            Self::HitWhole => request::serve(request::GUARDED, false, Asked::Again, times),
+            Self::HitStream => request::serve(request::GUARDED, true, Asked::Again, times),
             Self::Breaker => parts::breaker(times),
             Self::Budget => parts::budget(times),
             Self::Balance => parts::balance(times),
@@ -125,6 +149,16 @@ impl Counts {
             (self.of(What::WholeOn), self.of(What::WholeOff))
         };
         (on as f64 / off.max(1) as f64 - 1.0) * 100.0
+    }
+
+    /// How much more a request costs with every guard on than as the plan comes, in per cent.
+    pub fn guards(&self, stream: bool) -> f64 {
+        let (guarded, on) = if stream {
+            (self.of(What::StreamGuarded), self.of(What::StreamOn))
+        } else {
+            (self.of(What::WholeGuarded), self.of(What::WholeOn))
+        };
+        (guarded as f64 / on.max(1) as f64 - 1.0) * 100.0
     }
 
     /// All parts of a request that are there for a provider's fault, whether a plan can switch them off or not.

@@ -1,6 +1,7 @@
 //! Whole requests through the gateway as a service: no socket, no second thread, a scripted target that has nothing ready
 //! when it is first asked, as a provider has not.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,15 +23,28 @@ use super::counted;
 pub const ON: &str = include_str!("plans/on.toml");
 /// And with everything off.
 pub const OFF: &str = include_str!("plans/off.toml");
+/// A plan with every guard on.
+pub const GUARDED: &str = include_str!("plans/guarded.toml");
 /// Events of text in the stream.
 pub const EVENTS: usize = 200;
 
 const WORDS: [&str; 8] = [" over", " the", " weir", " it", " goes", ",", " slowly", " down"];
 
-fn body(stream: bool) -> Bytes {
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Something new each time.
+    Anew,
+    /// The same each time.
+    Again,
+}
+
+/// With a seed an answer may be shared and kept.
+fn body(stream: bool, seed: Option<u32>) -> Bytes {
+    let seed = seed.map_or(String::new(), |seed| format!(",\"seed\":{seed}"));
     let stream = if stream { ",\"stream\":true" } else { "" };
     Bytes::from(format!(
-        r#"{{"model":"auto","messages":[{{"role":"system","content":"You are a helpful assistant. Answer briefly."}},{{"role":"user","content":"What is the difference between a ledger and a journal in bookkeeping?"}}],"temperature":0.7,"max_tokens":400{stream}}}"#
+        r#"{{"model":"auto","messages":[{{"role":"system","content":"You are a helpful assistant. Answer briefly."}},{{"role":"user","content":"What is the difference between a ledger and a journal in bookkeeping?"}}],"temperature":0.7{seed},"max_tokens":400{stream}}}"#
     ))
 }
 
@@ -67,7 +81,7 @@ fn app(plan: &str, stream: bool) -> Result<App, String> {
         sink: Sink::none(),
         limits: Arc::new(gateway::limits::Local::default()),
         make: Box::new(make),
-        secrets: Secrets::new(Arc::new(|_| None)),
+        secrets: Secrets::new(Arc::new(|name| (name == "KEY").then(|| "unused".to_owned()))),
         cores: 1,
         session_key: 7,
     }))
@@ -77,23 +91,29 @@ fn app(plan: &str, stream: bool) -> Result<App, String> {
 ///
 /// # Errors
 /// The plan does not load, or an answer was not what it must be.
-pub fn serve(plan: &str, stream: bool, times: u32) -> Result<(), String> {
+pub fn serve(plan: &str, stream: bool, asked: Asked, times: u32) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| e.to_string())?;
-    let (app, sent) = {
+    let app = {
         let _entered = runtime.enter();
-        (app(plan, stream)?, body(stream))
+        app(plan, stream)?.for_peer(IpAddr::V4(Ipv4Addr::LOCALHOST))
     };
+    let seed = |n| match (plan == GUARDED, asked) {
+        (false, _) => None,
+        (true, Asked::Anew) => Some(100_000 + n),
+        (true, Asked::Again) => Some(100_000),
+    };
+    let bodies: Vec<Bytes> = (0..times).map(|n| body(stream, seed(n))).collect();
     let asked = async move {
-        for _ in 0..times {
+        for sent in bodies {
             let request = Request::post("/v1/chat/completions")
                 .header("host", "127.0.0.1:8080")
                 .header("content-type", "application/json")
                 .header("user-agent", "OpenAI/Python 2.8.0")
                 .header("authorization", "Bearer unused")
-                .body(Full::new(sent.clone()))
+                .body(Full::new(sent))
                 .map_err(|e| e.to_string())?;
             let mut answer = app.handle(request).await;
             let (status, mut bytes, mut last) = (answer.status(), 0, Bytes::new());
