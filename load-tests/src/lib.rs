@@ -4,6 +4,7 @@
 
 pub mod abuse;
 pub mod caller;
+pub mod caps;
 pub mod chaos;
 pub mod cli;
 pub mod client;

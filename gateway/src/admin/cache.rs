@@ -18,7 +18,7 @@ struct Store {
 struct Semantic {
     #[serde(flatten)]
     held: Figures,
-    /// By tenant and policy.
+    /// By tenant and policy, those that were looked at most.
     bounds: Vec<Bound>,
 }
 
@@ -39,6 +39,9 @@ pub struct Shown {
     readers: usize,
 }
 
+/// Bounds that are shown.
+const SHOWN: usize = 100;
+
 /// As it is now.
 pub fn shown(app: &App) -> Shown {
     let (stores, flights) = (app.cache().stores(), app.cache().flights());
@@ -49,7 +52,7 @@ pub fn shown(app: &App) -> Shown {
         named: of(stores.named.held()),
         semantic: Semantic {
             held: app.cache().semantic().figures(),
-            bounds: app.cache().semantic().bounds(),
+            bounds: app.cache().semantic().bounds(SHOWN),
         },
         flights: flights.len(),
         readers: flights.readers(),
@@ -65,19 +68,17 @@ pub fn clear(app: &App) -> Shown {
 
 /// Brings the gauges up to date.
 pub fn report(app: &App) {
-    let (shown, telemetry) = (shown(app), app.telemetry());
-    for (name, store) in [("exact", &shown.exact), ("named", &shown.named)] {
-        telemetry.gauge(Name::CacheBytes, &[name]).set(store.bytes as f64);
-        telemetry
-            .gauge(Name::CacheEntries, &[name])
-            .set(store.entries as f64);
+    let (cache, telemetry) = (app.cache(), app.telemetry());
+    let (stores, semantic) = (cache.stores(), cache.semantic().figures());
+    for (name, (entries, bytes)) in [
+        ("exact", stores.exact.held()),
+        ("named", stores.named.held()),
+        ("semantic", (semantic.entries as u64, semantic.bytes as u64)),
+    ] {
+        telemetry.gauge(Name::CacheBytes, &[name]).set(bytes as f64);
+        telemetry.gauge(Name::CacheEntries, &[name]).set(entries as f64);
     }
-    let semantic = shown.semantic.held;
     telemetry
-        .gauge(Name::CacheBytes, &["semantic"])
-        .set(semantic.bytes as f64);
-    telemetry
-        .gauge(Name::CacheEntries, &["semantic"])
-        .set(semantic.entries as f64);
-    telemetry.gauge(Name::Flights, &[]).set(shown.flights as f64);
+        .gauge(Name::Flights, &[])
+        .set(cache.flights().len() as f64);
 }

@@ -187,10 +187,11 @@ impl Memory {
         self.held().figures()
     }
 
-    /// How wrong it may have been, the most looked at first.
-    pub fn bounds(&self) -> Vec<Bound> {
+    /// How wrong it may have been, the most looked at first, at most so many.
+    pub fn bounds(&self, most: usize) -> Vec<Bound> {
         let mut all: Vec<Bound> = self.held().bounds().collect();
         all.sort_by(|a, b| b.lookups.cmp(&a.lookups).then_with(|| a.tenant.cmp(&b.tenant)));
+        all.truncate(most);
         all
     }
 

@@ -98,7 +98,7 @@ impl House {
 
     fn semantic(&self) -> (usize, u64) {
         let memory = self.app.cache().semantic();
-        let looked = memory.bounds().iter().map(|b| b.lookups).sum();
+        let looked = memory.bounds(100).iter().map(|b| b.lookups).sum();
         (memory.figures().entries, looked)
     }
 }
@@ -229,7 +229,7 @@ async fn another_tenant_finds_nothing() {
         .app
         .cache()
         .semantic()
-        .bounds()
+        .bounds(100)
         .into_iter()
         .map(|b| b.tenant)
         .collect();

@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 fine, 1 a finding, 2 wrong usage, 3 something it needs is absent.
 
 mod abuse;
+mod caps;
 mod chaos;
 mod demo;
 mod faults;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Looks at the gateway from outside: fake provider, load, soak, hostile input, faults, chaos, outage, overload, ladder, routing proof, demo.
+/// Looks at the gateway from outside: fake provider, load, soak, hostile input, caps, faults, chaos, outage, overload, ladder, routing proof, demo.
 #[derive(Debug, Parser)]
 #[command(name = "load-tests", version, max_term_width = 110)]
 struct Cli {
@@ -33,6 +34,7 @@ enum Command {
     Load(load::Args),
     Soak(soak::Args),
     Abuse(abuse::Args),
+    Caps(caps::Args),
     Faults(faults::Args),
     Chaos(chaos::Args),
     Outage(outage::Args),
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
             Command::Load(a) => load::run(a).await,
             Command::Soak(a) => soak::run(a).await,
             Command::Abuse(a) => abuse::run(a).await,
+            Command::Caps(a) => caps::run(a).await,
             Command::Faults(a) => faults::run(a).await,
             Command::Chaos(a) => chaos::run(a).await,
             Command::Outage(a) => outage::run(a).await,
