@@ -42,9 +42,12 @@ impl Reader for Encoder {
 }
 
 fn plan(rate: f64) -> String {
+    let cache = format!(
+        "tiers = [[\"one\"]]\n\
+         cache = {{ exact_ttl_s = 600, semantic = {{ enabled = true, max_error_rate = {rate} }} }}\n"
+    );
     format!(
-        "[routes.kept]\ntiers = [[\"one\"]]\n\
-         cache = {{ exact_ttl_s = 600, semantic = {{ enabled = true, max_error_rate = {rate} }} }}\n\
+        "[routes.kept]\n{cache}[routes.loose]\nverify = []\n{cache}\
          [routes.plain]\ntiers = [[\"one\"]]\ncache = {{ exact_ttl_s = 600 }}\n"
     )
 }
@@ -301,8 +304,15 @@ async fn an_answer_that_is_not_plain_and_whole_is_not_kept_by_meaning() {
         .done();
     let (house, _) = with(1.0, cut);
     for n in 0..3 {
-        house.asked_and_kept(&ask(question(n), json!({}))).await;
+        house
+            .asked_and_kept(&ask(question(n), json!({"model": "loose"})))
+            .await;
     }
+    assert_eq!(
+        house.app.cache().stores().exact.held().0,
+        3,
+        "the route asks for no check"
+    );
     assert_eq!(house.semantic(), (0, 3));
 }
 
