@@ -133,7 +133,7 @@ async fn answer(
     )
     .await;
     ledger.waited.body = clock.now().since(read_from);
-    ledger.record.bytes_in = bytes.held();
+    ledger.record.bytes_in = raw.as_ref().map_or(bytes.held(), |raw| raw.len() as u64);
     ledger.leases.hold(Lease::Bytes(bytes));
     let (call, mut facts) = decode::decode(kind, raw?, app.session_key())?;
     facts.tenant = principal.tenant.clone();

@@ -15,8 +15,6 @@ use crate::leases::Bytes as Lease;
 
 /// A body that sends nothing for so long is too slow.
 pub const PROGRESS: Duration = Duration::from_secs(10);
-/// What is set aside at once for a body whose length was announced; the rest as it comes.
-const AHEAD: u64 = 256 * 1024;
 
 /// A request's body: hyper's own, or anything else behind one pointer (tests, embedders).
 pub enum Incoming {
@@ -110,10 +108,15 @@ pub async fn read(
             None if whole.is_empty() => first = Some(data),
             None => whole.extend_from_slice(&data),
             Some(before) => {
-                whole.reserve(usize::try_from(announced.unwrap_or(have).min(AHEAD.max(have))).unwrap_or(0));
+                // What was announced is in the budget already, and memory takes no room before it is written to.
+                whole.reserve(usize::try_from(announced.unwrap_or(have)).unwrap_or(0));
                 whole.extend_from_slice(&before);
                 whole.extend_from_slice(&data);
             }
+        }
+        // Without a length it grows by doubling: what is set aside counts.
+        if announced.is_none() && !lease.grow_to(whole.capacity() as u64) {
+            return Err(budget());
         }
     }
     Ok(first.unwrap_or_else(|| whole.freeze()))
