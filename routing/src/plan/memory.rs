@@ -19,6 +19,9 @@ const RECORD_BYTES: u64 = 16 * 1024;
 const USAGE_WAITING: u64 = 16_384;
 const USAGE_BYTES: u64 = 512;
 
+/// Tries of one request that may run at the same time, each with its own copy of the body as its target wants it.
+const TRIES_AT_ONCE: u64 = 2;
+
 /// Of the cache, the part (one in so many) for answers that are kept by their caller's name for them.
 pub const NAMED_PART: u64 = 8;
 /// The part for questions that mean the same, where a route looks for those.
@@ -30,6 +33,7 @@ pub const SEMANTIC_PART: u64 = 4;
 /// * upstream connections: one a request in flight, x 2 buffers of 64 KiB
 /// * requests: `max_connections` x 32 KiB (heads, facts, decision, futures)
 /// * bodies: `max_body_bytes_in_flight`, one budget for all
+/// * bodies sent on: as much again for each of two tries at once, which send a copy with another `model`
 /// * answers held back: a request in flight x the longest answer that a target of a route with hold-back or verification
 ///   can give, 16 bytes a token; several choices share it
 /// * cache: `cache.max_bytes`, where a route uses it; else the part of it for answers that callers name (`idempotency-key`)
@@ -52,6 +56,10 @@ pub fn worst_case(plan: &Plan) -> Vec<(String, u64)> {
         (
             "bodies in flight".to_owned(),
             plan.server.max_body_bytes_in_flight,
+        ),
+        (
+            "bodies sent on".to_owned(),
+            plan.server.max_body_bytes_in_flight.saturating_mul(TRIES_AT_ONCE),
         ),
         (
             "answers held back".to_owned(),
@@ -129,6 +137,7 @@ mod tests {
         };
         assert_eq!(part(base, "connections"), Some(10 * 2 * 65_536));
         assert_eq!(part(base, "bodies in flight"), Some(10_000_000));
+        assert_eq!(part(base, "bodies sent on"), Some(20_000_000));
         assert_eq!(part(base, "answers held back"), Some(0));
         assert_eq!(part(base, "records waiting"), None);
         assert_eq!(
