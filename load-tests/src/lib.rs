@@ -12,6 +12,7 @@ pub mod clock;
 pub mod demo;
 pub mod faults;
 pub mod gateway;
+pub mod guards;
 pub mod hostile;
 pub mod ladder;
 pub mod load;

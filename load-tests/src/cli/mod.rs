@@ -5,6 +5,7 @@ mod caps;
 mod chaos;
 mod demo;
 mod faults;
+mod guards;
 mod ladder;
 mod load;
 mod outage;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Looks at the gateway from outside: fake provider, load, soak, hostile input, caps, faults, chaos, outage, overload, ladder, routing proof, demo.
+/// Looks at the gateway from outside: fake provider, load, soak, hostile input, caps, guards, faults, chaos, outage, overload, ladder, routing proof, demo.
 #[derive(Debug, Parser)]
 #[command(name = "load-tests", version, max_term_width = 110)]
 struct Cli {
@@ -35,6 +36,7 @@ enum Command {
     Soak(soak::Args),
     Abuse(abuse::Args),
     Caps(caps::Args),
+    Guards(guards::Args),
     Faults(faults::Args),
     Chaos(chaos::Args),
     Outage(outage::Args),
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
             Command::Soak(a) => soak::run(a).await,
             Command::Abuse(a) => abuse::run(a).await,
             Command::Caps(a) => caps::run(a).await,
+            Command::Guards(a) => guards::run(a).await,
             Command::Faults(a) => faults::run(a).await,
             Command::Chaos(a) => chaos::run(a).await,
             Command::Outage(a) => outage::run(a).await,
