@@ -204,6 +204,23 @@ async fn a_place_at_a_target_goes_to_who_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_comes_later_waits_behind_also_where_a_place_is_free() {
+    let (gate, clock, _) = gate(&config(100, 10, 60_000));
+    let a = target(&gate, 5);
+    let until = clock.now() + Duration::from_millis(300);
+    a.hold(until, Hold::Limited);
+    let (ends, mut ended) = tokio::sync::mpsc::unbounded_channel();
+    waits(&gate, Class::Normal, Wants::at([Arc::clone(&a)]), 1, &ends);
+    until_waiting(&gate, 1).await;
+    // Its time is over, and who waits has not been woken yet.
+    let later = until + Duration::from_millis(1);
+    assert!(a.sit(later).is_none(), "somebody waits for it");
+    let (_, entry) = ended.recv().await.unwrap();
+    assert!(entry.unwrap().seat.unwrap().is_at(&a));
+    assert!(a.sit(clock.now()).is_some(), "nobody does any more");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_limited_target_is_waited_for_and_a_dead_one_is_not() {
     let (gate, clock, _) = gate(&config(100, 10, 60_000));
     let a = target(&gate, 5);
