@@ -53,8 +53,8 @@ fn read(facts: &mut Facts, category: Arc<str>, difficulty: f32, source: Source) 
 
 /// An encoder with its heads, as far as this module must know it.
 pub trait Reader: Send + Sync {
-    /// Predicted time of a run, queue included, in microseconds; absent while it is down.
-    fn predicted_us(&self) -> Option<u64>;
+    /// Predicted time of a run with a text of so many bytes, queue included, in microseconds; absent while it is down.
+    fn predicted_us(&self, bytes: usize) -> Option<u64>;
     /// Reads a text. `None`: it could not. Dropping the future takes the text out of the queue.
     fn read(&self, text: String, facts: &Facts) -> Pin<Box<dyn Future<Output = Option<Reading>> + Send>>;
 }
@@ -78,9 +78,9 @@ impl Classifier {
         Self { reader }
     }
 
-    /// For [`routing::signals::Signals::encoder_us`].
-    pub fn predicted_us(&self) -> Option<u64> {
-        self.reader.as_ref()?.predicted_us()
+    /// For [`routing::signals::Signals::encoder_us`]: how long it would take over this request's last turn.
+    pub fn predicted_us(&self, facts: &Facts) -> Option<u64> {
+        self.reader.as_ref()?.predicted_us(facts.last_turn_bytes as usize)
     }
 
     /// Puts a fact into `facts`, by `until` at the latest. Answers the version of the heads when they were asked.
@@ -200,7 +200,7 @@ mod tests {
 
     struct Slow;
     impl Reader for Slow {
-        fn predicted_us(&self) -> Option<u64> {
+        fn predicted_us(&self, _: usize) -> Option<u64> {
             Some(1)
         }
         fn read(&self, _: String, _: &Facts) -> Pin<Box<dyn Future<Output = Option<Reading>> + Send>> {

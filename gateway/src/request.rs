@@ -233,7 +233,8 @@ async fn answer(
     ledger.step("decide");
     let seed = rand::random();
     let (signals, decision) = loop {
-        let mut signals = rt.signals(clock.now(), classifier.predicted_us(), facts.prompt_tokens);
+        let encoder_us = classifier.predicted_us(&facts);
+        let mut signals = rt.signals(clock.now(), encoder_us, facts.prompt_tokens);
         turn.show(&mut signals);
         let question = decide::Asked {
             plan,

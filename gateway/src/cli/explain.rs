@@ -52,10 +52,7 @@ pub fn run(args: &Explain) -> Exit {
         }
     };
     let classifier = classifier(&plan);
-    let signals = Signals {
-        encoder_us: classifier.predicted_us(),
-        ..signals(&plan)
-    };
+    let signals = signals(&plan);
     let mut exit = Exit::Fine;
     for body in bodies {
         match runtime.block_on(explain(&plan, body, &signals, &classifier)) {
@@ -118,6 +115,10 @@ async fn explain(
         may: None,
     };
     let policy = routing::resolve::resolve(plan, asked, &facts).map_err(|e| e.to_string())?;
+    let signals = &Signals {
+        encoder_us: classifier.predicted_us(&facts),
+        ..signals.clone()
+    };
     for _ in 0..8 {
         let deadline = signals.now + plan.server.default_deadline;
         let query = Query {

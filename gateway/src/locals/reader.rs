@@ -10,9 +10,6 @@ use routing::facts::Facts;
 
 use crate::classify::{Reader, Reading};
 
-/// Bytes of text that the encoder looks at for routing, about: head and tail of the last turn.
-const TYPICAL_BYTES: usize = 512;
-
 /// An encoder that reads for routing.
 pub struct HeadsReader {
     encoder: EncoderHandle,
@@ -36,8 +33,8 @@ impl HeadsReader {
 }
 
 impl Reader for HeadsReader {
-    fn predicted_us(&self) -> Option<u64> {
-        self.encoder.predicted_us(TYPICAL_BYTES)
+    fn predicted_us(&self, bytes: usize) -> Option<u64> {
+        self.encoder.predicted_us(bytes)
     }
 
     fn read(&self, text: String, _: &Facts) -> Pin<Box<dyn Future<Output = Option<Reading>> + Send>> {

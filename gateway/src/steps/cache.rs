@@ -196,7 +196,7 @@ pub async fn seat(mut ask: Ask<'_>) -> Result<Seat> {
 async fn alike(ask: &mut Ask<'_>) -> Option<Found> {
     let turn = semantic::turn(ask.call)?;
     let most = ask.plan.classify.max;
-    if Duration::from_micros(ask.classifier.predicted_us()?) > most {
+    if Duration::from_micros(ask.classifier.predicted_us(ask.facts)?) > most {
         return None;
     }
     let from = ask.clock.now();

@@ -22,8 +22,9 @@ struct Encoder {
 }
 
 impl Reader for Encoder {
-    fn predicted_us(&self) -> Option<u64> {
-        Some(1_000)
+    /// Twenty microseconds a byte behind ten milliseconds of others.
+    fn predicted_us(&self, bytes: usize) -> Option<u64> {
+        Some(10_000 + 1_000 * bytes as u64 / 50)
     }
     fn read(&self, text: String, _: &Facts) -> Pin<Box<dyn Future<Output = Option<Reading>> + Send>> {
         self.runs.fetch_add(1, Ordering::Relaxed);
@@ -341,6 +342,19 @@ async fn a_stuck_or_absent_encoder_costs_its_time_limit_and_nothing_else() {
         "{took:?}"
     );
     assert_eq!(house.semantic(), (0, 0));
+}
+
+/// What counts is how long it would take over this question, not over a usual one.
+#[tokio::test(start_paused = true)]
+async fn an_encoder_that_would_take_too_long_is_not_asked() {
+    let (house, encoder) = with(1.0, Script::answer(TEXT));
+    for (words, runs) in [(10, 1), (200, 1)] {
+        let text = "word ".repeat(words);
+        let body = ask(json!([{"role": "user", "content": text}]), json!({}));
+        assert_eq!(house.asked_and_kept(&body).await.text(), TEXT);
+        assert_eq!(encoder.runs.load(Ordering::Relaxed), runs, "{words} words");
+    }
+    assert_eq!(house.semantic(), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
