@@ -11,7 +11,6 @@ use routing::resolve::Policy;
 use routing::signals::Signals;
 
 use crate::addresses::Addresses;
-use crate::cache::semantic::Told;
 use crate::call::Call;
 use crate::cascade::Account;
 use crate::error::Error;
@@ -20,7 +19,7 @@ use crate::limits::Over;
 use crate::steps::auth::Principal;
 use crate::steps::cache::{Served, Sighting};
 use crate::steps::intake;
-use crate::telemetry::record::{self, Eligible, Record, Who};
+use crate::telemetry::record::{Eligible, Record, Who, ppm};
 
 /// Bytes of a model's name that are kept.
 const MAX_MODEL: usize = 128;
@@ -106,10 +105,6 @@ pub fn decision(record: &mut Record, plan: &Plan, decision: &Decision, signals: 
         .collect();
 }
 
-fn ppm(p: f64) -> u32 {
-    (p.clamp(0.0, 1.0) * 1e6).round() as u32
-}
-
 /// Steps 6 and 8: somebody is over a limit.
 pub fn over(ledger: &Ledger, over: &Over) -> Error {
     ledger.handles().over(over.owner.kind(), over.what.key());
@@ -142,21 +137,13 @@ pub fn sought(ledger: &mut Ledger, sighting: Option<Sighting>) -> Duration {
     };
     ledger.waited.classify += sighting.took;
     ledger.record.heads.extend(sighting.heads);
-    if let Some(told) = &sighting.told {
-        looked_for(ledger, told);
+    if let Some(told) = sighting.told {
+        ledger
+            .handles()
+            .sought(ledger.record.route.as_deref(), told.came_to);
+        ledger.record.semantic = Some(told);
     }
     sighting.took
-}
-
-fn looked_for(ledger: &mut Ledger, told: &Told) {
-    let route = ledger.record.route.clone();
-    ledger.handles().sought(route.as_deref(), told.came_to);
-    ledger.record.semantic = Some(record::Semantic {
-        came_to: told.came_to,
-        similarity_ppm: told.similarity.map(|s| ppm(f64::from(s))),
-        ventured_ppm: told.ventured.map(ppm),
-        guard: told.guard,
-    });
 }
 
 /// Step 7: an answer that another request paid for.

@@ -32,6 +32,19 @@ pub struct Options {
     pub ready_within: Duration,
 }
 
+impl Options {
+    /// A gateway without models, in a folder of its own, with this plan and environment.
+    pub fn fresh(plan: String, env: Vec<(String, String)>) -> Self {
+        Self {
+            plan,
+            home: Home::Fresh,
+            env,
+            echo: false,
+            ready_within: Duration::from_secs(60),
+        }
+    }
+}
+
 /// Where a started gateway keeps its things. Its records always go to a folder of its own that is removed at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Home {

@@ -18,7 +18,7 @@ const ABSENT: u8 = 3;
 /// Instructions of a request with retry, breaker, balancing and clocks on and off, and of each of these parts.
 #[derive(Parser)]
 #[command(after_help = "Example:
-  cargo run --release -p benches --bin cost            # counts all of it: about half a minute
+  cargo run --release -p benches --bin cost            # counts all of it: about a minute
   cargo run --release -p benches --bin cost -- --json
 
 Counted by valgrind's callgrind (apt-get install valgrind), which repeats on a busy machine; reading the time is a call of

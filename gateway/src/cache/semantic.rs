@@ -29,6 +29,7 @@ use crate::providers::event::{Event, FinishReason};
 use crate::providers::render::Kept;
 use crate::telemetry::Telemetry;
 use crate::telemetry::names::Name;
+use crate::telemetry::record::{self, ppm};
 
 /// Longest question in bytes. The encoder sees head and tail of a longer one, so what stands between would not count.
 const LONGEST_QUESTION: usize = 1_024;
@@ -131,19 +132,6 @@ pub enum Found {
     Ask(Box<Sought>),
 }
 
-/// A look, as the record tells it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Told {
-    /// `repeat`, `hit`, `explore`, `refused`, `miss`.
-    pub came_to: &'static str,
-    /// Of the two questions, where there were two.
-    pub similarity: Option<f32>,
-    /// With which probability the kept answer would have been given; where it was not.
-    pub ventured: Option<f64>,
-    /// The guard that refused it.
-    pub guard: Option<&'static str>,
-}
-
 /// All that is kept by meaning.
 pub struct Memory {
     semantic: Mutex<Semantic<Arc<Entry>>>,
@@ -195,10 +183,10 @@ impl Memory {
         all
     }
 
-    /// Looks. `seed`: fresh bits, for the coin.
-    pub fn look(&self, mut sought: Sought, now: Time, seed: u64) -> (Found, Told) {
+    /// Looks, and says for the record what came of it. `seed`: fresh bits, for the coin.
+    pub fn look(&self, mut sought: Sought, now: Time, seed: u64) -> (Found, record::Semantic) {
         let looked = self.held().look(sought.question(), now, seed);
-        let mut told = Told::default();
+        let mut told = record::Semantic::default();
         let found = match looked {
             Look::Repeat(entry) => {
                 told.came_to = "repeat";
@@ -206,13 +194,13 @@ impl Memory {
             }
             Look::Hit { answer, similarity } => {
                 told.came_to = "hit";
-                told.similarity = Some(similarity);
+                told.similarity_ppm = Some(ppm(f64::from(similarity)));
                 Found::Hit(answer)
             }
             Look::Explore { answer, trial } => {
                 told.came_to = "explore";
-                told.similarity = Some(trial.similarity);
-                told.ventured = Some(trial.ventured);
+                told.similarity_ppm = Some(ppm(f64::from(trial.similarity)));
+                told.ventured_ppm = Some(ppm(trial.ventured));
                 sought.explored = Some((answer, trial));
                 Found::Ask(Box::new(sought))
             }

@@ -62,7 +62,7 @@ pub struct Ask<'a> {
 #[derive(Default)]
 pub struct Sighting {
     /// What it came to; absent where the encoder could not be asked in time.
-    pub told: Option<semantic::Told>,
+    pub told: Option<record::Semantic>,
     /// Version of the heads that were read beside it.
     pub heads: Option<Arc<str>>,
     /// How long the encoder took.

@@ -278,6 +278,11 @@ pub struct Record {
     pub bytes_out: u64,
 }
 
+/// A share in millionths.
+pub fn ppm(share: f64) -> u32 {
+    (share.clamp(0.0, 1.0) * 1e6).round() as u32
+}
+
 fn is_zero(n: &u64) -> bool {
     *n == 0
 }

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::caller::{self, Leave};
 use crate::client::Client;
 use crate::clock::now;
-use crate::gateway::{self, Gateway, Home};
+use crate::gateway::{self, Gateway};
 use crate::provider::{Options, Provider, Script};
 use crate::soak;
 
@@ -151,13 +151,7 @@ pub async fn run(program: &Path, mut progress: impl FnMut(String)) -> Result<Rep
         worst: worst_case(program, &plan)?,
         ..Report::default()
     };
-    let options = gateway::Options {
-        plan,
-        home: Home::Fresh,
-        env: Vec::new(),
-        echo: false,
-        ready_within: Duration::from_secs(60),
-    };
+    let options = gateway::Options::fresh(plan, Vec::new());
     let gateway = Gateway::start(program, &options)
         .await
         .map_err(|e| e.to_string())?;

@@ -32,7 +32,7 @@ use self::ways::{Excuse, Ways};
 use crate::caller::{self, Got};
 use crate::client::Client;
 use crate::clock::{Instant, now, us};
-use crate::gateway::{self, Gateway, Home};
+use crate::gateway::{self, Gateway};
 use crate::load::{self, Arrivals, Histogram};
 use crate::records::Records;
 use crate::soak::{self, Sample, Slope};
@@ -150,13 +150,7 @@ pub(crate) struct Loaded {
 pub async fn run(program: &Path, chaos: &Chaos, mut progress: impl FnMut(String)) -> Result<Report, String> {
     let schedule = Schedule::draw(chaos.seed, chaos.length, chaos.reloads);
     let house = House::start().map_err(|e| format!("a scripted provider could not be started: {e}"))?;
-    let options = gateway::Options {
-        plan: house.plan(&Edit::default()),
-        home: Home::Fresh,
-        env: Vec::new(),
-        echo: false,
-        ready_within: Duration::from_secs(60),
-    };
+    let options = gateway::Options::fresh(house.plan(&Edit::default()), Vec::new());
     let gateway = Gateway::start(program, &options)
         .await
         .map_err(|e| e.to_string())?;

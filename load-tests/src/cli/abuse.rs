@@ -69,11 +69,7 @@ async fn beside(a: Args) -> Done {
         .await
         .map_err(Stop::Absent)?;
     progress.end();
-    let shown = if a.json {
-        format!("{}\n", report.json())
-    } else {
-        report.text()
-    };
+    let shown = super::shown(a.json, || report.json(), || report.text());
     super::conclude(&shown, report.broken.len(), "rules broken")
 }
 

@@ -26,10 +26,6 @@ pub async fn run(a: Args) -> Done {
         .await
         .map_err(Stop::Absent)?;
     progress.end();
-    let shown = if a.json {
-        format!("{}\n", report.json())
-    } else {
-        report.text()
-    };
+    let shown = super::shown(a.json, || report.json(), || report.text());
     super::conclude(&shown, report.broken.len(), "bounds broken")
 }

@@ -11,7 +11,7 @@ use super::{Done, Progress, Stop};
 use crate::client::Client;
 use crate::clock::now;
 use crate::faults::{self, Case, Dialect, Doors, Forwarder, House, Outcome, Table, World};
-use crate::gateway::{self, Gateway, Home};
+use crate::gateway::{self, Gateway};
 
 /// So many cases must fail behind a bare forwarder, or the wall is none.
 const NAIVE_FAILS: usize = 12;
@@ -185,14 +185,7 @@ async fn loaded(url: &str, world: &World) -> Result<(), Stop> {
 }
 
 async fn start(program: &std::path::Path, plan: String) -> Result<Gateway, Stop> {
-    let options = gateway::Options {
-        plan,
-        home: Home::Fresh,
-        env: Vec::new(),
-        echo: false,
-        ready_within: Duration::from_secs(60),
-    };
-    Gateway::start(program, &options)
+    Gateway::start(program, &gateway::Options::fresh(plan, Vec::new()))
         .await
         .map_err(|e| Stop::Absent(e.to_string()))
 }

@@ -58,6 +58,19 @@ enum Stop {
 
 type Done = Result<(), Stop>;
 
+/// A report, for a script or for a person.
+fn shown(
+    json: bool,
+    as_json: impl FnOnce() -> serde_json::Value,
+    as_text: impl FnOnce() -> String,
+) -> String {
+    if json {
+        format!("{}\n", as_json())
+    } else {
+        as_text()
+    }
+}
+
 /// How a command that looks for something broken ends: its report on stdout, then exit 1 when there is something.
 fn conclude(shown: &str, broken: usize, what: &str) -> Done {
     print!("{shown}");

@@ -10,7 +10,7 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use serde::Serialize;
 
 use crate::client::Client;
-use crate::gateway::{self, Gateway, Home};
+use crate::gateway::{self, Gateway};
 use crate::load::{self, Arrivals, Mix, Run};
 use crate::provider::{Options, Provider, Script};
 
@@ -131,12 +131,11 @@ pub async fn run(program: &Path, guards: Guards, mut progress: impl FnMut(String
     let script = Script::parse("[default]\ntokens = 24\n").map_err(|e| e.to_string())?;
     let provider = Provider::start_on_thread(script, Options::default())
         .map_err(|e| format!("a scripted provider could not be started: {e}"))?;
-    let start = |plan: &str| gateway::Options {
-        plan: plan.replace("{provider}", &provider.base_url()),
-        home: Home::Fresh,
-        env: vec![("GUARDS_KEY".to_owned(), KEY.to_owned())],
-        echo: false,
-        ready_within: Duration::from_secs(60),
+    let start = |plan: &str| {
+        gateway::Options::fresh(
+            plan.replace("{provider}", &provider.base_url()),
+            vec![("GUARDS_KEY".to_owned(), KEY.to_owned())],
+        )
     };
     let (off, on) = (start(OFF), start(ON));
     let off = Gateway::start(program, &off).await.map_err(|e| e.to_string())?;

@@ -26,7 +26,7 @@ pub use report::{Phase, Report};
 use crate::caller::{self, Leave};
 use crate::client::Client;
 use crate::clock::now;
-use crate::gateway::{self, Gateway, Home};
+use crate::gateway::{self, Gateway};
 use crate::load::Histogram;
 use crate::provider::{Options, Provider, Script};
 
@@ -68,15 +68,11 @@ pub async fn run(
             .map_err(|e| format!("a scripted provider could not be started: {e}"))
     };
     let (provider, polite) = (start(script.clone())?, start(script)?);
-    let options = gateway::Options {
-        plan: PLAN
-            .replace("{provider}", &provider.base_url())
+    let options = gateway::Options::fresh(
+        PLAN.replace("{provider}", &provider.base_url())
             .replace("{polite}", &polite.base_url()),
-        home: Home::Fresh,
-        env: Vec::new(),
-        echo: false,
-        ready_within: Duration::from_secs(60),
-    };
+        Vec::new(),
+    );
     let gateway = Gateway::start(program, &options)
         .await
         .map_err(|e| e.to_string())?;

@@ -13,7 +13,7 @@ use crate::chaos::judge::End;
 use crate::chaos::{self, Outcome};
 use crate::client::Client;
 use crate::clock::now;
-use crate::gateway::{self, Gateway, Home};
+use crate::gateway::{self, Gateway};
 use crate::records::{Attempt, Records};
 
 pub use report::Report;
@@ -72,13 +72,7 @@ pub async fn run(
     mut progress: impl FnMut(String),
 ) -> Result<Report, String> {
     let mut house = House::start().map_err(|e| format!("a scripted provider could not be started: {e}"))?;
-    let options = gateway::Options {
-        plan: plan(&house),
-        home: Home::Fresh,
-        env: Vec::new(),
-        echo: false,
-        ready_within: Duration::from_secs(60),
-    };
+    let options = gateway::Options::fresh(plan(&house), Vec::new());
     let gateway = Gateway::start(program, &options)
         .await
         .map_err(|e| e.to_string())?;

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::caller::{self, Got, Leave};
 use crate::client::Client;
 use crate::clock::now;
-use crate::gateway::{self, Gateway, Home};
+use crate::gateway::{self, Gateway};
 use crate::load::{Arrivals, Schedule};
 use crate::provider::{Behaviour, Beyond, Capacity, Options, Provider, Script};
 
@@ -107,13 +107,7 @@ async fn one(
     let provider = Provider::start_on_thread(script(overload, beyond), Options::default())
         .map_err(|e| format!("the scripted provider could not be started: {e}"))?;
     let env = CLASSES.map(|(class, name, _)| (name.to_owned(), format!("sk-{class}")));
-    let options = gateway::Options {
-        plan: PLAN.replace("{provider}", &provider.base_url()),
-        home: Home::Fresh,
-        env: env.into(),
-        echo: false,
-        ready_within: Duration::from_secs(60),
-    };
+    let options = gateway::Options::fresh(PLAN.replace("{provider}", &provider.base_url()), env.into());
     let gateway = Gateway::start(program, &options)
         .await
         .map_err(|e| e.to_string())?;

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::caller::{self, Leave};
 use crate::client::Client;
 use crate::clock::now;
-use crate::gateway::{self, Gateway, Home};
+use crate::gateway::{self, Gateway};
 use crate::provider::{Entry, Log, Options, Provider, Script};
 
 const PLAN: &str = include_str!("../../data/overshoot-plan.toml");
@@ -106,15 +106,11 @@ pub async fn run(program: &Path, each: Duration, mut progress: impl FnMut(String
     let provider = Provider::start_on_thread(script, Options::default())
         .map_err(|e| format!("the scripted provider could not be started: {e}"))?;
     let keys = ["REQUESTS", "TOKENS", "DOLLARS"];
-    let options = gateway::Options {
-        plan: PLAN.replace("{provider}", &provider.base_url()),
-        home: Home::Fresh,
-        env: keys
-            .map(|k| (format!("KEY_{k}"), format!("key-{}", k.to_lowercase())))
+    let options = gateway::Options::fresh(
+        PLAN.replace("{provider}", &provider.base_url()),
+        keys.map(|k| (format!("KEY_{k}"), format!("key-{}", k.to_lowercase())))
             .into(),
-        echo: false,
-        ready_within: Duration::from_secs(60),
-    };
+    );
     let gateway = Gateway::start(program, &options)
         .await
         .map_err(|e| e.to_string())?;

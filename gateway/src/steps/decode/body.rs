@@ -146,3 +146,62 @@ pub fn budget() -> Error {
     )
     .retry_after(Duration::from_secs(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use metrics::Gauge;
+
+    use super::*;
+    use crate::leases::ByteBudget;
+
+    /// So many pieces of 40,000 bytes; `announced`: with their length.
+    struct Pieces {
+        left: usize,
+        announced: bool,
+    }
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = BoxError;
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<std::result::Result<Frame<Bytes>, BoxError>>> {
+            let Some(left) = self.left.checked_sub(1) else {
+                return Poll::Ready(None);
+            };
+            self.left = left;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![b'x'; 40_000])))))
+        }
+        fn size_hint(&self) -> SizeHint {
+            if self.announced {
+                SizeHint::with_exact(self.left as u64 * 40_000)
+            } else {
+                SizeHint::default()
+            }
+        }
+    }
+
+    /// A body without a length grows by doubling, one with a length takes what it announced: either way that is counted.
+    #[tokio::test]
+    async fn what_is_set_aside_is_counted() {
+        let clock = Clock::system();
+        let until = clock.now() + Duration::from_secs(10);
+        for (announced, most, held) in [
+            (true, 120_000, Some(120_000)),
+            (false, 130_000, None),
+            (false, 200_000, Some(160_000)),
+        ] {
+            let budget = ByteBudget::new(most, Gauge::noop());
+            let mut lease = budget.take(0).unwrap();
+            let mut body = Incoming::other(Pieces { left: 3, announced });
+            let got = read(&mut body, 1 << 20, &mut lease, &clock, until).await;
+            assert_eq!(got.is_ok(), held.is_some(), "{announced} {most}");
+            assert!(
+                held.is_none_or(|held| budget.used() == held),
+                "{announced} {most}: {}",
+                budget.used()
+            );
+        }
+    }
+}
