@@ -1,6 +1,5 @@
 //! What each step writes into the open record.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use routing::cascade::StartKind;
@@ -10,7 +9,6 @@ use routing::plan::Plan;
 use routing::resolve::Policy;
 use routing::signals::Signals;
 
-use crate::addresses::Addresses;
 use crate::call::Call;
 use crate::cascade::Account;
 use crate::error::Error;
@@ -109,17 +107,6 @@ pub fn decision(record: &mut Record, plan: &Plan, decision: &Decision, signals: 
 pub fn over(ledger: &Ledger, over: &Over) -> Error {
     ledger.handles().over(over.owner.kind(), over.what.key());
     over.error()
-}
-
-/// Step 3: a key that nobody has. After too many of them its address is told something else.
-pub fn wrong_key(ledger: &Ledger, addresses: &Addresses, peer: IpAddr, error: Error) -> Error {
-    match addresses.wrong_key(peer) {
-        Ok(()) => error,
-        Err(over) => {
-            ledger.handles().over("address", "wrong_keys_per_minute");
-            over
-        }
-    }
 }
 
 /// Step 7: nothing was found, and this request leads.

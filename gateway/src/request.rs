@@ -92,11 +92,12 @@ async fn answer(
     if endpoint == Endpoint::Preflight {
         return Ok(Reply::preflight());
     }
-    let principal = auth::check(&head.headers, plan, &rt.keys, app.stored_keys(), clock);
-    let principal = principal.map_err(|error| match app.peer() {
-        Some(peer) if error.kind() == Kind::BadKey => note::wrong_key(ledger, app.addresses(), peer, error),
-        _ => error,
-    })?;
+    let guessed = || {
+        let over = |_: &Error| ledger.handles().over("address", "wrong_keys_per_minute");
+        app.peer()
+            .map_or(Ok(()), |peer| app.addresses().wrong_key(peer).inspect_err(over))
+    };
+    let principal = auth::check(&head.headers, plan, &rt.keys, app.stored_keys(), clock, guessed)?;
     note::who(&mut ledger.record, &principal);
     // Without keys everybody is one tenant, whose part is all of it.
     if principal.key.is_some() && !bytes.belong_to(app.tenant_bodies().of(&principal.tenant)) {

@@ -16,7 +16,8 @@ use routing::facts::{CallKind, Facts};
 use routing::resolve::Policy;
 use routing::semantic::evidence::By;
 use routing::semantic::{
-    Bound, Figures, Limits, Look, Partition, Parts, Question, Semantic, Trial, Vector, Verdict, judge,
+    Bound, Evidence, Figures, Limits, Look, Partition, Parts, Question, Semantic, Trial, Vector, Verdict,
+    judge,
 };
 use routing::units::Time;
 
@@ -35,6 +36,8 @@ use crate::telemetry::record::{self, ppm};
 const LONGEST_QUESTION: usize = 1_024;
 /// Longest answer in bytes that is compared.
 const LONGEST_ANSWER: usize = 32 * 1_024;
+/// Question and answers of so many bytes together are compared where they are, longer ones on a thread of their own.
+const JUDGED_AT_ONCE: usize = 4 * 1_024;
 /// What an answer takes beside its text.
 const OVERHEAD: usize = 256;
 /// The encoder may take so long over two answers; nobody waits for it.
@@ -280,12 +283,13 @@ async fn compared(
 
 /// Long answers take milliseconds, which no socket is to wait for.
 async fn judged(question: &str, kept: &str, fresh: &str, similarity: Option<f32>) -> Option<(Verdict, By)> {
+    let told = |evidence: Evidence| (evidence.verdict, evidence.by);
+    if question.len() + kept.len() + fresh.len() <= JUDGED_AT_ONCE {
+        return Some(told(judge(question, kept, fresh, similarity)));
+    }
     let (question, kept, fresh) = (question.to_owned(), kept.to_owned(), fresh.to_owned());
-    let judged = tokio::task::spawn_blocking(move || {
-        let evidence = judge(&question, &kept, &fresh, similarity);
-        (evidence.verdict, evidence.by)
-    });
-    judged.await.ok()
+    let judged = tokio::task::spawn_blocking(move || judge(&question, &kept, &fresh, similarity));
+    judged.await.ok().map(told)
 }
 
 /// The text of an answer that is nothing but a text, and ended of itself.

@@ -96,7 +96,8 @@ fn hash(secret: &[u8; 32], key: &[u8]) -> [u8; 32] {
         .into()
 }
 
-/// Who is it. Keys of the plan go before stored ones.
+/// Who is it. Keys of the plan go before stored ones. `guessed` is told of a key that nobody has, and may have another answer
+/// to it; one that has expired is somebody's.
 ///
 /// # Errors
 /// 401; 503 when it may be a stored key, and those could not be read since the start.
@@ -106,6 +107,7 @@ pub fn check(
     table: &KeyTable,
     stored: &Live,
     clock: &Clock,
+    guessed: impl FnOnce() -> Result<()>,
 ) -> Result<Principal> {
     if plan.server.auth == Auth::None {
         return Ok(Principal {
@@ -131,7 +133,7 @@ pub fn check(
     }
     match stored.table().find(key) {
         Some(key) => of_stored(key, clock),
-        None => Err(unknown(key, stored)),
+        None => Err(unknown(key, stored, guessed)),
     }
 }
 
@@ -149,11 +151,14 @@ fn of_stored(key: &Arc<StoredKey>, clock: &Clock) -> Result<Principal> {
     })
 }
 
-fn unknown(key: &[u8], stored: &Live) -> Error {
+fn unknown(key: &[u8], stored: &Live, guessed: impl FnOnce() -> Result<()>) -> Error {
     // A client that is told 401 gives up for good, and perhaps tells a person that its key is wrong.
     if keys::may_be_stored(key) && stored.unread().is_some() {
         let message = "keys cannot be looked up now: the store of keys could not be read since this gateway was started";
         return Error::new(Kind::KeysUnread, message);
+    }
+    if let Err(error) = guessed() {
+        return error;
     }
     Error::new(
         Kind::BadKey,
@@ -263,7 +268,7 @@ mod tests {
         let plan = testing::plan(KEYED);
         let table = KeyTable::new([(0, "sk-a".to_owned()), (1, "sk-b".to_owned())]);
         let (stored, clock) = (Live::default(), Clock::system());
-        let who = |h: &[(&'static str, &str)]| check(&headers(h), &plan, &table, &stored, &clock);
+        let who = |h: &[(&'static str, &str)]| check(&headers(h), &plan, &table, &stored, &clock, || Ok(()));
         assert_eq!(&*who(&[("authorization", "Bearer sk-a")]).unwrap().tenant, "t");
         assert_eq!(&*who(&[("authorization", "bearer  sk-b ")]).unwrap().tenant, "u");
         assert_eq!(who(&[("x-api-key", "sk-b")]).unwrap().key_index, Some(1));
@@ -308,9 +313,23 @@ mod tests {
             row("static", None),
         ];
         let said = Said { mac, rows };
+        let guesses = std::cell::Cell::new(0);
         let stored = Live::default();
         stored.read(said, &plan, &crate::limits::Local::default(), clock.now());
-        let who = |key: &str| check(&headers(&[("x-api-key", key)]), &plan, &table, &stored, &clock);
+        let guessed = || {
+            guesses.set(guesses.get() + 1);
+            Ok(())
+        };
+        let who = |key: &str| {
+            check(
+                &headers(&[("x-api-key", key)]),
+                &plan,
+                &table,
+                &stored,
+                &clock,
+                guessed,
+            )
+        };
         let today = who("weir_sk_today").unwrap();
         assert_eq!((&*today.tenant, today.class), ("stored", Class::High));
         assert!(today.has_own_budget() && today.meter(&Limiters::default()).is_some());
@@ -328,7 +347,9 @@ mod tests {
             "{expired}"
         );
         assert!(who("weir_sk_always").is_ok());
+        assert_eq!(guesses.get(), 0, "whoever had a key does not guess");
         assert_eq!(who("weir_sk_other").unwrap_err().kind(), Kind::BadKey);
+        assert_eq!(guesses.get(), 1);
     }
 
     #[test]
@@ -341,10 +362,10 @@ mod tests {
         };
         stored.stands(Some(fault));
         let sent = headers(&[("x-api-key", "weir_sk_a")]);
-        let error = check(&sent, &plan, &table, &stored, &clock).unwrap_err();
+        let error = check(&sent, &plan, &table, &stored, &clock, || Ok(())).unwrap_err();
         assert_eq!((error.kind(), error.status().as_u16()), (Kind::KeysUnread, 503));
         let never = headers(&[("x-api-key", "sk-a")]);
-        let error = check(&never, &plan, &table, &stored, &clock).unwrap_err();
+        let error = check(&never, &plan, &table, &stored, &clock, || Ok(())).unwrap_err();
         assert_eq!(error.kind(), Kind::BadKey, "it looks like none of ours");
     }
 
@@ -357,6 +378,7 @@ mod tests {
             &table,
             &Live::default(),
             &Clock::system(),
+            || Ok(()),
         )
         .unwrap();
         assert_eq!((&*who.tenant, who.key), ("default", None));

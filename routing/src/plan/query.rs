@@ -119,6 +119,35 @@ mod tests {
     }
 
     #[test]
+    fn a_route_that_looks_by_meaning_wants_the_classifier() {
+        let by_meaning = "start = \"first\"\ncache = { exact_ttl_s = 60, semantic = { enabled = true } }";
+        assert!(plan(by_meaning).wants_classifier());
+        let kept_for_no_time = by_meaning.replace("exact_ttl_s = 60, ", "");
+        assert!(load(&format!("{BASE}{kept_for_no_time}")).is_err());
+    }
+
+    /// On loopback everybody is one address.
+    #[test]
+    fn off_loopback_one_address_has_half_of_the_connections() {
+        let of = |server: &str| plan(&format!("[server]\n{server}")).server.per_address;
+        let local = of("max_connections = 9");
+        assert_eq!((local.connections, local.wrong_keys_per_minute), (0, 0));
+        let open = "listen = \"0.0.0.0:1\"\nauth = \"keys\"\nmax_connections = 9";
+        assert_eq!(of(open).connections, 5);
+        let told = of(&format!(
+            "{open}\nper_address = {{ connections = 7, requests_per_minute = 3 }}"
+        ));
+        assert_eq!(
+            (
+                told.connections,
+                told.requests_per_minute,
+                told.wrong_keys_per_minute
+            ),
+            (7, 3, 60)
+        );
+    }
+
+    #[test]
     fn money_counts_where_a_limit_covers_the_call() {
         let counts = |more: &str| plan(more).counts_money(TargetId(0), "t", Some("k"), Some(RouteId(0)));
         assert!(!counts(""));

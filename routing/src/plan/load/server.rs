@@ -58,11 +58,15 @@ fn address(t: &Table<'_, '_>, key: &'static str, default: &str) -> Arc<str> {
 fn per_address(t: &Table<'_, '_>, listen: &str, max_connections: u32) -> PerAddress {
     let p = t.table("per_address");
     let local = split(listen).is_some_and(|(host, _)| is_loopback(host));
-    let connections = if local { 0 } else { max_connections.div_ceil(2) };
+    let (connections, wrong_keys) = if local {
+        (0, 0)
+    } else {
+        (max_connections.div_ceil(2), 60)
+    };
     let found = PerAddress {
         connections: p.u32("connections", connections, 0..=1_000_000),
         requests_per_minute: p.u32("requests_per_minute", 0, 0..=1_000_000_000),
-        wrong_keys_per_minute: p.u32("wrong_keys_per_minute", 60, 0..=1_000_000),
+        wrong_keys_per_minute: p.u32("wrong_keys_per_minute", wrong_keys, 0..=1_000_000),
     };
     p.finish();
     found
