@@ -15,20 +15,22 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use governor::clock::Clock as _;
 use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::DashMapStateStore;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::state::keyed::{DashMapStateStore, ShrinkableKeyedStateStore};
 use governor::{Quota, RateLimiter};
 use routing::plan::PerAddress;
 
 use crate::clock::Clock;
 use crate::error::{Error, Kind};
 
-/// Addresses that are remembered by one limit. Beyond it, new ones share one place: bounded memory, also when somebody has a
-/// million of them.
+/// Addresses that are remembered by one limit. Beyond it, new ones share one count: bounded memory, also when somebody has a
+/// million of them. Who is remembered keeps a count of its own.
 const REMEMBERED: usize = 65_536;
 /// So often it is looked who can be forgotten.
 const SWEEP_EVERY: u64 = 4_096;
-/// Where those beyond [`REMEMBERED`] are counted.
-const EVERYBODY_ELSE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+/// Where those beyond [`REMEMBERED`] are counted: nobody comes from there (RFC 6666).
+const EVERYBODY_ELSE: IpAddr = IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0));
 
 /// Our clock as governor reads it.
 #[derive(Clone)]
@@ -42,7 +44,39 @@ impl governor::clock::Clock for Ticks {
     }
 }
 
-type Limiter = RateLimiter<IpAddr, DashMapStateStore<IpAddr>, Ticks, NoOpMiddleware<Duration>>;
+/// What each address has had, and one count for those who came too late to be remembered.
+#[derive(Default)]
+struct Counts(DashMapStateStore<IpAddr>);
+
+impl StateStore for Counts {
+    type Key = IpAddr;
+
+    fn measure_and_replace<T, F, E>(&self, address: &IpAddr, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let remembered = self.0.contains_key(address) || self.0.len() < REMEMBERED;
+        let address = if remembered { address } else { &EVERYBODY_ELSE };
+        self.0.measure_and_replace(address, f)
+    }
+}
+
+impl ShrinkableKeyedStateStore<IpAddr> for Counts {
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.0.retain_recent(drop_below);
+    }
+    fn shrink_to_fit(&self) {
+        self.0.shrink_to_fit();
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+type Limiter = RateLimiter<IpAddr, Counts, Ticks, NoOpMiddleware<Duration>>;
 
 /// One limit of so many a minute.
 struct Minute {
@@ -53,16 +87,19 @@ struct Minute {
 }
 
 impl Minute {
-    /// `None`: there is no limit.
-    fn new(a_minute: u32, clock: &Clock) -> Option<Self> {
+    /// `None`: there is no limit. Where `before` was the same one, it goes on with its counts.
+    fn new(a_minute: u32, clock: &Clock, before: Option<&Arc<Self>>) -> Option<Arc<Self>> {
         let quota = Quota::per_minute(NonZeroU32::new(a_minute)?);
+        if let Some(same) = before.filter(|m| m.a_minute == a_minute) {
+            return Some(Arc::clone(same));
+        }
         let ticks = Ticks(clock.clone());
-        Some(Self {
-            limiter: RateLimiter::new(quota, DashMapStateStore::default(), ticks.clone()),
+        Some(Arc::new(Self {
+            limiter: RateLimiter::new(quota, Counts::default(), ticks.clone()),
             ticks,
             asked: AtomicU64::new(0),
             a_minute,
-        })
+        }))
     }
 
     /// Takes one; else how long it is until there is one.
@@ -70,8 +107,6 @@ impl Minute {
         if self.asked.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
             self.limiter.retain_recent();
         }
-        let known = self.limiter.len() < REMEMBERED;
-        let address = if known { address } else { EVERYBODY_ELSE };
         let taken = self.limiter.check_key(&address);
         taken.map_err(|not_until| not_until.wait_time_from(self.ticks.now()))
     }
@@ -79,16 +114,18 @@ impl Minute {
 
 struct Settings {
     plan: PerAddress,
-    requests: Option<Minute>,
-    wrong_keys: Option<Minute>,
+    requests: Option<Arc<Minute>>,
+    wrong_keys: Option<Arc<Minute>>,
 }
 
 impl Settings {
-    fn new(plan: PerAddress, clock: &Clock) -> Arc<Self> {
+    fn new(plan: PerAddress, clock: &Clock, before: Option<&Self>) -> Arc<Self> {
+        let requests = before.and_then(|b| b.requests.as_ref());
+        let wrong_keys = before.and_then(|b| b.wrong_keys.as_ref());
         Arc::new(Self {
             plan,
-            requests: Minute::new(plan.requests_per_minute, clock),
-            wrong_keys: Minute::new(plan.wrong_keys_per_minute, clock),
+            requests: Minute::new(plan.requests_per_minute, clock, requests),
+            wrong_keys: Minute::new(plan.wrong_keys_per_minute, clock, wrong_keys),
         })
     }
 }
@@ -104,16 +141,18 @@ impl Addresses {
     /// As the plan says.
     pub fn new(plan: PerAddress, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
-            settings: ArcSwap::new(Settings::new(plan, &clock)),
+            settings: ArcSwap::new(Settings::new(plan, &clock, None)),
             open: Mutex::default(),
             clock,
         })
     }
 
-    /// Another plan is in use. What was counted stays where its limit does.
+    /// Another plan is in use. What was counted stays where its own limit does.
     pub fn configure(&self, plan: PerAddress) {
-        if self.settings.load().plan != plan {
-            self.settings.store(Settings::new(plan, &self.clock));
+        let before = self.settings.load();
+        if before.plan != plan {
+            let after = Settings::new(plan, &self.clock, Some(&before));
+            self.settings.store(after);
         }
     }
 
@@ -159,7 +198,7 @@ impl Addresses {
     /// A request of this address had a key that nobody has.
     ///
     /// # Errors
-    /// 429, with the time to wait, in place of the 401.
+    /// 429, with the time to wait, in place of the 401. Nobody is told to try again by itself: the key stays wrong.
     pub fn wrong_key(&self, address: IpAddr) -> Result<(), Error> {
         let settings = self.settings.load();
         let Some(minute) = &settings.wrong_keys else {
@@ -170,7 +209,7 @@ impl Addresses {
                 "this address sent more than {} wrong keys a minute (server.per_address wrong_keys_per_minute)",
                 minute.a_minute
             );
-            refused("address_wrong_keys", message, wait)
+            refused("address_wrong_keys", message, wait).for_good()
         })
     }
 }
@@ -282,6 +321,8 @@ mod tests {
         }
         let held = |a: &Addresses| a.settings.load().wrong_keys.as_ref().unwrap().limiter.len();
         assert!(held(&a) <= REMEMBERED + 1, "{}", held(&a));
+        let known = IpAddr::V4(std::net::Ipv4Addr::from_bits(7));
+        assert!(a.wrong_key(known).is_err(), "who is remembered has had its own");
         // governor forgets who could have asked once more in the meantime.
         tokio::time::sleep(Duration::from_secs(121)).await;
         for _ in 0..=SWEEP_EVERY {
@@ -302,9 +343,31 @@ mod tests {
         a.configure(plan);
         assert!(a.request(ip("10.0.0.1")).is_err());
         a.configure(PerAddress {
+            connections: 7,
+            wrong_keys_per_minute: 7,
+            ..plan
+        });
+        assert!(a.request(ip("10.0.0.1")).is_err(), "another limit is another");
+        a.configure(PerAddress {
             requests_per_minute: 0,
             ..plan
         });
         a.request(ip("10.0.0.1")).unwrap();
+    }
+
+    /// With every place taken, one who is remembered and has asked nothing lately is served by its own count.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_remembered_does_not_share_with_a_crowd() {
+        let a = addresses(0, 2, 0);
+        a.request(ip("10.255.255.255")).unwrap();
+        for n in 0..=u32::try_from(REMEMBERED).unwrap() {
+            let _ = a.request(IpAddr::V4(std::net::Ipv4Addr::from_bits(n)));
+        }
+        let _ = a.request(ip("192.0.2.1"));
+        assert!(
+            a.request(ip("192.0.2.2")).is_err(),
+            "the crowd's count is used up"
+        );
+        a.request(ip("10.255.255.255")).unwrap();
     }
 }

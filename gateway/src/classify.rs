@@ -24,6 +24,8 @@ pub struct Reading {
     pub version: Arc<str>,
     /// The embedding that both were read from.
     pub vector: Arc<[f32]>,
+    /// The whole text was read. Of a long one it is head and tail, and what stands between does not count.
+    pub whole: bool,
 }
 
 impl Reading {
@@ -36,6 +38,11 @@ impl Reading {
             Source::Encoder,
         );
     }
+}
+
+/// The encoder was asked in vain: nobody asks it again for this request.
+pub fn failed(facts: &mut Facts) {
+    read(facts, Arc::from(""), 0.0, Source::Failed);
 }
 
 /// One run of the encoder answers both.
@@ -133,7 +140,7 @@ impl Classifier {
                 Some(reading.version)
             }
             None => {
-                read(facts, Arc::from(""), 0.0, Source::Failed);
+                failed(facts);
                 None
             }
         }

@@ -265,6 +265,7 @@ struct Inner {
     allow: Option<&'static str>,
     status: Option<u16>,
     spent: bool,
+    for_good: bool,
 }
 
 /// The result of everything on a request's path.
@@ -283,6 +284,7 @@ impl Error {
             allow: None,
             status: None,
             spent: false,
+            for_good: false,
         }))
     }
     /// Names the field (`error.param`).
@@ -313,6 +315,11 @@ impl Error {
     /// Our own tries are spent: sending the same again is of use only after a time that is known.
     pub fn spent(mut self) -> Self {
         self.0.spent = true;
+        self
+    }
+    /// Sending the same again is of no use, however long one waits.
+    pub fn for_good(mut self) -> Self {
+        self.0.for_good = true;
         self
     }
     /// Methods that the path takes (405).
@@ -358,6 +365,7 @@ impl Error {
     pub fn should_retry(&self) -> bool {
         match (&self.0.upstream, self.0.kind) {
             (Some(up), Kind::UpstreamCaller) => matches!(up.status, 408 | 409 | 429),
+            _ if self.0.for_good => false,
             _ if self.0.spent => self.0.retry_after.is_some(),
             _ => self.0.kind.row().retry,
         }

@@ -61,14 +61,22 @@ impl ByteBudget {
     pub fn set_max(&self, max: u64) {
         self.max.store(max, Ordering::Relaxed);
     }
-    /// `bytes` of it, or `None` when there is not so much left.
-    pub fn take(self: &Arc<Self>, bytes: u64) -> Option<Bytes> {
-        let mut lease = Bytes {
+    /// Nothing of it yet: a lease that grows.
+    pub fn lease(self: &Arc<Self>) -> Bytes {
+        Bytes {
             budget: Arc::clone(self),
             tenant: None,
             bytes: 0,
-        };
-        lease.grow_to(bytes).then_some(lease)
+        }
+    }
+    /// `bytes` of it, or `None` when there is not so much left.
+    pub fn take(self: &Arc<Self>, bytes: u64) -> Option<Bytes> {
+        let mut lease = self.lease();
+        lease.grow_to(bytes).is_ok().then_some(lease)
+    }
+    fn has(&self, more: u64) -> bool {
+        let max = self.max.load(Ordering::Relaxed);
+        self.used().checked_add(more).is_some_and(|sum| sum <= max)
     }
     fn add(&self, more: u64) -> bool {
         let max = self.max.load(Ordering::Relaxed);
@@ -130,6 +138,15 @@ impl TenantBytes {
     }
 }
 
+/// Which budget has not so much left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Short {
+    /// The one for everybody.
+    Everybodys,
+    /// The tenant's part of it.
+    Tenants,
+}
+
 /// Bytes of a [`ByteBudget`], and of its tenant's, once that is known.
 pub struct Bytes {
     budget: Arc<ByteBudget>,
@@ -150,21 +167,38 @@ impl Bytes {
         }
         fits
     }
-    /// Holds at least `bytes`; `false` when a budget has not so much left (what was held stays).
-    pub fn grow_to(&mut self, bytes: u64) -> bool {
+    /// Would there be room for `bytes` now? Holds no more than before.
+    ///
+    /// # Errors
+    /// The budget that has not so much left.
+    pub fn fits(&self, bytes: u64) -> Result<(), Short> {
+        let more = bytes.saturating_sub(self.bytes);
+        if more > 0 && !self.budget.has(more) {
+            return Err(Short::Everybodys);
+        }
+        match &self.tenant {
+            Some(tenant) if more > 0 && !tenant.has(more) => Err(Short::Tenants),
+            _ => Ok(()),
+        }
+    }
+    /// Holds at least `bytes`.
+    ///
+    /// # Errors
+    /// The budget that has not so much left; what was held stays.
+    pub fn grow_to(&mut self, bytes: u64) -> Result<(), Short> {
         let more = bytes.saturating_sub(self.bytes);
         if more == 0 {
-            return true;
+            return Ok(());
         }
         if !self.budget.add(more) {
-            return false;
+            return Err(Short::Everybodys);
         }
         if self.tenant.as_ref().is_some_and(|tenant| !tenant.add(more)) {
             self.budget.give(more);
-            return false;
+            return Err(Short::Tenants);
         }
         self.bytes += more;
-        true
+        Ok(())
     }
 }
 
@@ -212,10 +246,12 @@ mod tests {
         let mut a = budget.take(60).unwrap();
         assert!(budget.take(41).is_none());
         let b = budget.take(40).unwrap();
-        assert!(!a.grow_to(61));
+        assert_eq!(a.grow_to(61), Err(Short::Everybodys));
+        assert_eq!(a.fits(61), Err(Short::Everybodys));
         drop(b);
-        assert!(a.grow_to(61));
-        assert!(a.grow_to(5), "never shrinks");
+        assert_eq!((a.fits(100), budget.used()), (Ok(()), 60), "asked for, not held");
+        assert_eq!(a.grow_to(61), Ok(()));
+        assert_eq!(a.grow_to(5), Ok(()), "never shrinks");
         assert_eq!(budget.used(), 61);
         let mut leases = Leases::default();
         leases.hold(Lease::Bytes(a));
@@ -229,12 +265,14 @@ mod tests {
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         let mut of_a = all.take(40).unwrap();
         assert!(of_a.belong_to(tenants.of(&a)));
-        assert!(!of_a.grow_to(51));
-        assert!(of_a.grow_to(50));
+        assert_eq!(of_a.fits(51), Err(Short::Tenants));
+        assert_eq!(of_a.grow_to(51), Err(Short::Tenants));
+        assert_eq!(of_a.grow_to(50), Ok(()));
         let mut too_much = all.take(1).unwrap();
         assert!(!too_much.belong_to(tenants.of(&a)));
-        assert!(too_much.belong_to(tenants.of(&b)) && too_much.grow_to(50));
-        assert!(!too_much.grow_to(51), "all of it is used");
+        assert!(too_much.belong_to(tenants.of(&b)));
+        assert_eq!(too_much.grow_to(50), Ok(()));
+        assert_eq!(too_much.grow_to(51), Err(Short::Everybodys), "all of it is used");
         assert_eq!(
             (all.used(), tenants.of(&a).used(), tenants.of(&b).used()),
             (100, 50, 50)

@@ -31,12 +31,7 @@ pub fn of_decide(no_way: &NoWay) -> Error {
             );
             Error::new(Kind::Capability, message)
         }
-        NoWay::ContextLength { asked, most } => {
-            let message = format!(
-                "this request needs about {asked} tokens (prompt and answer), and the longest context here is {most}; shorten the messages or lower max_tokens"
-            );
-            Error::new(Kind::ContextLength, message).param("messages")
-        }
+        NoWay::ContextLength { kind, asked, most } => too_long(*kind, *asked, *most),
         NoWay::MaxOutput { asked, most } => {
             let message = format!("max_tokens is {asked}, and the most that a model here may give is {most}");
             Error::new(Kind::BadField, message).param("max_tokens")
@@ -76,9 +71,122 @@ pub fn of_decide(no_way: &NoWay) -> Error {
     }
 }
 
+/// 400: longer than the longest context, in the words of the endpoint.
+fn too_long(kind: CallKind, asked: u32, most: u32) -> Error {
+    let (field, what, help) = match kind {
+        CallKind::Chat => (
+            "messages",
+            "this request needs about",
+            "(prompt and answer); shorten the messages or lower max_tokens",
+        ),
+        CallKind::Completion => (
+            "prompt",
+            "this request needs about",
+            "(prompt and answer); shorten the prompt or lower max_tokens",
+        ),
+        CallKind::Embeddings => (
+            "input",
+            "a text of `input` has about",
+            "for each text; split it into shorter ones",
+        ),
+    };
+    let message = format!("{what} {asked} tokens, and the longest context here is {most} {help}");
+    Error::new(Kind::ContextLength, message).param(field)
+}
+
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use routing::decide::{Query, Silent, Step, decide};
+    use routing::plan::{self, BUILTIN, Plan};
+    use routing::resolve::resolve;
+    use routing::signals::Signals;
+    use routing::units::Time;
+
     use super::*;
+    use crate::steps::decode;
+
+    /// What becomes of `/v1/embeddings` with this input: the name of who starts.
+    fn embedded(plan: &Plan, model: &str, input: &serde_json::Value) -> Result<String, Error> {
+        let body = serde_json::json!({"model": model, "input": input}).to_string();
+        let (call, mut facts) = decode::decode(CallKind::Embeddings, Bytes::from(body), 0)?;
+        facts.tenant = "default".into();
+        let policy = resolve(plan, &*call.model, &facts).map_err(|e| of_resolve(&e))?;
+        let query = Query {
+            plan,
+            policy: &policy,
+            facts: &facts,
+            signals: &Signals {
+                now: Time::from_millis(1),
+                ..Signals::default()
+            },
+            deadline: Time::from_millis(60_000),
+            seed: 0,
+        };
+        match decide(&query, &mut Silent) {
+            Step::Decided(decision) => Ok(decision
+                .start
+                .map_or("nobody".into(), |id| plan.target(id).name.to_string())),
+            Step::Refused(no_way) => Err(of_decide(&no_way)),
+            Step::Need { .. } => panic!("nothing has to be found out"),
+        }
+    }
+
+    /// About a hundred tokens, most of a page's paragraph.
+    const PARAGRAPH: &str = "The river rises in the hills north of the town and falls through seven locks before it reaches \
+        the sea. Every lock has a keeper's house, and most of the houses are lived in still. Boats of up to thirty tons \
+        go through from April until the first ice; in winter the gates stand open, and what the water carries goes \
+        straight down to the weir by the mill, where it is taken out by hand.";
+
+    #[test]
+    fn thirty_paragraphs_are_embedded_with_the_plan_as_shipped() {
+        let plan = plan::load(BUILTIN).unwrap().plan;
+        let list = serde_json::json!(vec![PARAGRAPH; 30]);
+        assert_eq!(
+            embedded(&plan, "all-minilm-l6-v2", &list).unwrap(),
+            "all-minilm-l6-v2"
+        );
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_to_embed_is_told_of_in_words_of_embeddings() {
+        let text = "version = 1\n[providers.p]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n[targets.e]\n\
+            provider = \"p\"\nmodel = \"e\"\ncontext = 256\nprice = \"unmetered\"\n";
+        let plan = plan::load(text).unwrap().plan;
+        let list = serde_json::json!(vec![PARAGRAPH; 30]);
+        assert_eq!(embedded(&plan, "e", &list).unwrap(), "e", "each fits by itself");
+        let one = serde_json::json!(PARAGRAPH.repeat(30));
+        let error = embedded(&plan, "e", &one).unwrap_err();
+        assert_eq!(
+            (error.status().as_u16(), error.label(), error.param_name()),
+            (400, "context_length_exceeded", Some("input"))
+        );
+        assert!(
+            !error.message().contains("messages") && !error.message().contains("max_tokens"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn every_endpoint_is_told_which_field_is_too_long() {
+        for (kind, field) in [
+            (CallKind::Chat, "messages"),
+            (CallKind::Completion, "prompt"),
+            (CallKind::Embeddings, "input"),
+        ] {
+            let no = NoWay::ContextLength {
+                kind,
+                asked: 900,
+                most: 256,
+            };
+            let error = of_decide(&no);
+            assert_eq!(error.param_name(), Some(field));
+            assert!(
+                error.message().contains("900") && error.message().contains("256"),
+                "{error}"
+            );
+        }
+    }
 
     #[test]
     fn a_tier_that_nobody_reaches_has_its_own_code() {

@@ -111,17 +111,17 @@ impl Reply {
     /// What step 11 came to.
     pub fn of_cascade(reply: cascade::Reply, deadline: &Deadline, plan: &Plan, now: Time) -> Self {
         let cascade::Reply { head, body, account } = reply;
+        let target = head.target.and_then(|id| plan.targets.get(id.index()));
         let (content_type, until) = match body {
+            // Bounded by its length, where it is sent.
             Answer::Whole(_) => ("application/json", Time::NEVER),
-            Answer::Stream(_) | Answer::Shared(_) => (
-                "text/event-stream; charset=utf-8",
-                (now + plan.timeouts.max_stream).min(deadline.whole),
-            ),
+            Answer::Stream(_) | Answer::Shared(_) => {
+                let clocks = target.map_or(&plan.timeouts, |t| &t.timeouts);
+                let until = (now + clocks.max_stream).min(deadline.whole);
+                ("text/event-stream; charset=utf-8", until)
+            }
         };
-        let model = head
-            .target
-            .and_then(|id| plan.targets.get(id.index()))
-            .map(|t| t.name.clone());
+        let model = target.map(|t| t.name.clone());
         Self(Box::new(Answered {
             status: StatusCode::OK,
             content_type: Some(content_type),
@@ -190,7 +190,11 @@ pub fn respond(
     }
     if let (Some(connection), http::Version::HTTP_11 | http::Version::HTTP_10) = (connection, request.version)
     {
-        connection.set_until(until);
+        let taken_by = match &content {
+            Content::Whole(bytes) => connection.taken_by(bytes.len() as u64, ledger.clock().now()),
+            Content::Stream(_) | Content::End => until,
+        };
+        connection.set_until(taken_by);
     }
     let mut response = Response::new(Metered::new(content, ledger).until(until));
     *response.status_mut() = status;
@@ -270,13 +274,21 @@ fn ratelimits(standing: &Standing, headers: &mut HeaderMap) {
     }
 }
 
-/// As OpenAI writes them: `6m0s`, `1s`, `120ms`.
+/// Milliseconds, rounded up: who waits exactly so long does not come too early.
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// As OpenAI writes them: `6m0s`, `1s`, `120ms`. Rounded up.
 fn duration(time: Duration) -> String {
-    let ms = time.as_millis();
-    match (ms / 60_000, ms % 60_000) {
-        (0, ms) if ms < 1_000 => format!("{ms}ms"),
-        (0, ms) => format!("{}s", ms.div_ceil(1_000)),
-        (m, ms) => format!("{m}m{}s", ms / 1_000),
+    let ms = whole_ms(time);
+    if ms < 1_000 {
+        return format!("{ms}ms");
+    }
+    let seconds = ms.div_ceil(1_000);
+    match (seconds / 60, seconds % 60) {
+        (0, s) => format!("{s}s"),
+        (m, s) => format!("{m}m{s}s"),
     }
 }
 
@@ -327,11 +339,9 @@ fn refused(failed: Failed, headers: &mut HeaderMap, ledger: &mut Ledger) -> (Sta
     let retry = if error.should_retry() { "true" } else { "false" };
     headers.insert("x-should-retry", HeaderValue::from_static(retry));
     if let Some(after) = error.retry_after_hint() {
-        headers.insert(
-            RETRY_AFTER,
-            HeaderValue::from(after.as_millis().div_ceil(1_000).max(1) as u64),
-        );
-        headers.insert("retry-after-ms", HeaderValue::from(after.as_millis() as u64));
+        let ms = whole_ms(after);
+        headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000).max(1)));
+        headers.insert("retry-after-ms", HeaderValue::from(ms));
     }
     if error.param_name() == Some(FRAMING) {
         // Where the next request would begin is not sure.
@@ -448,7 +458,98 @@ impl Source for Streaming {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use routing::ids::TargetId;
+
     use super::*;
+    use crate::clock::Clock;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::handles::{PlanHandles, Process};
+    use crate::telemetry::record::Record;
+    use crate::telemetry::writer::Sink;
+    use crate::testing;
+
+    const PLAN: &str = "[providers.p]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n[targets.one]\n\
+        provider = \"p\"\nmodel = \"m\"\nprice = \"unmetered\"\ntimeouts = { max_stream_ms = 2_000 }\n\
+        [timeouts]\nmax_stream_ms = 60_000\n";
+
+    /// The response, and until when an HTTP/1 connection waits for its caller to take it.
+    fn told(clock: &Clock, outcome: Outcome) -> (Response<Metered>, Time) {
+        let telemetry = Telemetry::new();
+        let ledger = Ledger::open(
+            Record::open("r", 1, Default::default()),
+            clock.clone(),
+            Sink::none(),
+            Arc::new(Process::new(&telemetry)),
+            Arc::new(PlanHandles::new(&telemetry, &testing::plan(PLAN))),
+        );
+        let (request, ()) = http::Request::new(()).into_parts();
+        let watch = Watch::new(Duration::from_secs(30));
+        let response = respond(outcome, &request, Cors::default(), Some(&watch), ledger);
+        (response, watch.until())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_whole_answer_has_an_end_by_its_length() {
+        let clock = Clock::system();
+        let (_, until) = told(&clock, Ok(Reply::json(Bytes::from(vec![b' '; 10 << 10]))));
+        assert_eq!(until, clock.now() + Duration::from_secs(40));
+    }
+
+    struct Nothing;
+    impl Source for Nothing {
+        fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+            Poll::Ready(None)
+        }
+        fn settle(&mut self, _: &mut Ledger) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_has_the_longest_time_of_the_target_that_answers() {
+        let (clock, plan) = (Clock::system(), testing::plan(PLAN));
+        let now = clock.now();
+        for (target, whole, wanted) in [
+            (Some(TargetId(0)), Time::NEVER, 2),
+            (None, Time::NEVER, 60),
+            (Some(TargetId(0)), now + Duration::from_secs(1), 1),
+        ] {
+            let deadline = Deadline {
+                commit: Time::NEVER,
+                whole,
+                silence: None,
+            };
+            let reply = cascade::Reply {
+                head: Head {
+                    target,
+                    ..Head::default()
+                },
+                body: Answer::Shared(Box::new(Nothing)),
+                account: cascade::Account::default(),
+            };
+            let reply = Reply::of_cascade(reply, &deadline, &plan, now);
+            let (_, until) = told(&clock, Ok(reply));
+            assert_eq!(until, now + Duration::from_secs(wanted));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn times_to_wait_are_rounded_up() {
+        let error = Error::new(Kind::Overloaded, "full").retry_after(Duration::from_micros(1_999_001));
+        let (response, _) = told(&Clock::system(), Err(error.into()));
+        assert_eq!(response.headers()["retry-after-ms"], "2000");
+        assert_eq!(response.headers()["retry-after"], "2");
+        for (us, said) in [
+            (0, "0ms"),
+            (119_001, "120ms"),
+            (999_001, "1s"),
+            (1_000_001, "2s"),
+            (59_000_001, "1m0s"),
+            (61_500_000, "1m2s"),
+        ] {
+            assert_eq!(duration(Duration::from_micros(us)), said);
+        }
+    }
 
     #[test]
     fn a_name_that_is_no_header_is_still_shown() {

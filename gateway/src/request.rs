@@ -4,6 +4,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
@@ -67,15 +68,22 @@ async fn answer(
 ) -> Outcome {
     let (plan, clock) = (&rt.plan, app.clock());
 
-    // 1 intake: everything below is told by its record; bytes are taken before any are read.
+    // 1 intake: everything below is told by its record; what is too much, or comes too often, is not looked at.
+    if app.in_flight().load(std::sync::atomic::Ordering::Relaxed) > plan.most_requests() {
+        let message = "this gateway has as many requests open as it may (server.max_connections, and max_in_flight and \
+                       queue of [admission]); try again in a moment";
+        let full = Error::new(Kind::Overloaded, message).code("too_many_requests_open");
+        return Err(full.retry_after(Duration::from_secs(1)).into());
+    }
+    if let Some(peer) = app.peer() {
+        app.addresses()
+            .request(peer)
+            .inspect_err(|_| ledger.handles().over("address", "requests_per_minute"))?;
+    }
     let endpoint = intake::endpoint(head)?;
     let asked = intake::asked(&head.headers)?;
     note::asked(&mut ledger.record, &asked);
-    let announced = http_body::Body::size_hint(body)
-        .exact()
-        .unwrap_or(0)
-        .min(plan.server.max_body_bytes);
-    let mut bytes = app.bodies().take(announced).ok_or_else(decode::budget)?;
+    let mut bytes = app.bodies().lease();
 
     // 2 deadline: from here on everything sees time left.
     ledger.step("deadline");
@@ -83,11 +91,6 @@ async fn answer(
 
     // 3 auth: from headers only, before any body is read.
     ledger.step("auth");
-    if let Some(peer) = app.peer() {
-        app.addresses()
-            .request(peer)
-            .inspect_err(|_| ledger.handles().over("address", "requests_per_minute"))?;
-    }
     page?;
     if endpoint == Endpoint::Preflight {
         return Ok(Reply::preflight());
@@ -100,7 +103,13 @@ async fn answer(
     let principal = auth::check(&head.headers, plan, &rt.keys, app.stored_keys(), clock, guessed)?;
     note::who(&mut ledger.record, &principal);
     // Without keys everybody is one tenant, whose part is all of it.
-    if principal.key.is_some() && !bytes.belong_to(app.tenant_bodies().of(&principal.tenant)) {
+    let of_tenant = principal
+        .key
+        .is_some()
+        .then(|| app.tenant_bodies().of(&principal.tenant));
+    if let Some(tenant) = &of_tenant
+        && !bytes.belong_to(Arc::clone(tenant))
+    {
         return Err(decode::share().into());
     }
     let may = principal.may(plan);
@@ -187,6 +196,7 @@ async fn answer(
         deadline: deadline.commit,
         clock,
         bodies: app.bodies(),
+        of_tenant,
         classifier: &classifier,
         sought: &mut sought,
     });

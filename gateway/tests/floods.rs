@@ -6,7 +6,7 @@ mod harness;
 use std::time::Duration;
 
 use gateway::providers::fake::Script;
-use harness::{Gateway, HELLO};
+use harness::{Gateway, HELLO, eventually};
 use load_tests::hostile::h2;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -36,8 +36,12 @@ async fn flood(gateway: &Gateway, frame: impl Fn(u32) -> Vec<u8>) -> u32 {
         .expect("it is let go")
 }
 
-fn counted(gateway: &Gateway, line: &str) -> bool {
-    gateway.app.telemetry().render().contains(line)
+/// Connections that were let go for this.
+fn let_go(gateway: &Gateway, why: &str) -> u64 {
+    let page = gateway.app.telemetry().render();
+    let name = format!("weir_connections_let_go_total{{why=\"{why}\"}} ");
+    let count = page.lines().find_map(|line| line.strip_prefix(&name));
+    count.map_or(0, |count| count.parse().unwrap())
 }
 
 #[tokio::test]
@@ -45,6 +49,9 @@ async fn streams_that_are_opened_and_reset() {
     let gateway = Gateway::start(Script::answer("ok")).await;
     let sent = flood(&gateway, |n| h2::opened_and_reset(1 + 2 * n)).await;
     assert!(sent < 100_000, "{sent}");
+    // By HTTP/2 itself, where they come faster than they are looked at; else by their number.
+    let count = || let_go(&gateway, "protocol") + let_go(&gateway, "resets");
+    eventually("it is counted, once", || count() == 1).await;
     assert_eq!(gateway.chat(HELLO).await.status, 200);
 }
 
@@ -54,12 +61,55 @@ async fn talk_without_a_question() {
     for (count, frame) in [(1, h2::ping as fn() -> Vec<u8>), (2, h2::settings)] {
         let sent = flood(&gateway, |_| frame()).await;
         assert!(sent < 100_000, "{sent}");
-        assert!(counted(
-            &gateway,
-            &format!("weir_connections_let_go_total{{why=\"talk\"}} {count}")
-        ));
+        eventually("it is counted", || let_go(&gateway, "talk") == count).await;
     }
     assert_eq!(gateway.chat(HELLO).await.status, 200);
+}
+
+/// An answer that gets no window stays open, and pays for nothing.
+#[tokio::test]
+async fn talk_beside_an_open_request() {
+    let gateway = Gateway::start(Script::answer("ok")).await;
+    for (count, frame) in [(1, h2::ping as fn() -> Vec<u8>), (2, h2::no_settings)] {
+        let sent = flood(&gateway, |n| match n {
+            0 => h2::without_window(1),
+            _ => frame(),
+        })
+        .await;
+        assert!(sent < 900_000, "{sent}");
+        eventually("it is counted", || let_go(&gateway, "talk") == count).await;
+    }
+    assert_eq!(gateway.chat(HELLO).await.status, 200);
+}
+
+/// More bytes than may be talk, in bodies that are read and in one that is thrown away behind an early answer.
+#[tokio::test]
+async fn bodies_are_no_talk() {
+    let gateway = Gateway::start(Script::answer("ok")).await;
+    let (mut client, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(TcpStream::connect(gateway.address).await.unwrap()),
+    )
+    .await
+    .unwrap();
+    tokio::spawn(connection);
+    let long = HELLO.replace("hello", &"hello ".repeat(500_000));
+    for path in ["/v1/chat/completions", "/v1/nothing", "/v1/chat/completions"] {
+        for _ in 0..2 {
+            let request = hyper::Request::post(format!("http://localhost{path}"))
+                .header("content-type", "application/json")
+                .body(http_body_util::Full::new(bytes::Bytes::from(long.clone())))
+                .unwrap();
+            let answer = client.send_request(request).await.unwrap();
+            assert_eq!(
+                answer.status() == 404,
+                path == "/v1/nothing",
+                "{}",
+                answer.status()
+            );
+        }
+    }
+    assert_eq!(let_go(&gateway, "talk"), 0);
 }
 
 #[tokio::test]
@@ -71,5 +121,6 @@ async fn a_head_without_end() {
     })
     .await;
     assert!(sent < 10_000, "{sent}");
+    eventually("it is counted", || let_go(&gateway, "protocol") == 1).await;
     assert_eq!(gateway.chat(HELLO).await.status, 200);
 }

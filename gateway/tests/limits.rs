@@ -6,7 +6,7 @@ mod harness;
 use std::sync::Arc;
 
 use gateway::providers::failure::{AttemptError, Fault};
-use gateway::providers::fake::{Act, Script};
+use gateway::providers::fake::{Act, Gate, Script};
 use harness::{Answer, Gateway, HELLO, HELLO_STREAM, PLAN, eventually};
 
 /// Three tokens of prompt and five of answer, at a thousandth of a dollar each.
@@ -293,4 +293,105 @@ async fn what_a_provider_grants_is_kept_and_others_are_asked_instead() {
         who.push(answer.header("x-weir-model").unwrap().to_owned());
     }
     assert_eq!(who, ["one", "one", "one", "two", "two"]);
+}
+
+/// Money for one call at a time, and for no second one: six tokens of prompt are expected, three are counted.
+const ONE_CALL: &str = "[limits]\ntotal = { usd_per_day = 0.0115 }";
+const SURE: &str = r#"{"model":"auto","temperature":0,"messages":[{"role":"user","content":"hello"}]}"#;
+
+#[tokio::test]
+async fn a_kept_answer_costs_nothing() {
+    let text = plan(ONE_CALL).replace(
+        "tiers = [[\"one\"]]",
+        "tiers = [[\"one\"]]\ncache = { exact_ttl_s = 600 }",
+    );
+    let gateway = Gateway::with(&text, Script::answer("ok"), &[]).await;
+    let first = gateway.chat(SURE).await;
+    assert_eq!((first.status, first.header("x-weir-cache")), (200, Some("miss")));
+    let app = gateway.app.clone();
+    eventually("it is kept", || app.cache().flights().is_empty()).await;
+    for _ in 0..5 {
+        let again = gateway.chat(SURE).await;
+        assert_eq!((again.status, again.header("x-weir-cache")), (200, Some("hit")));
+    }
+    // Nothing is left for a call.
+    let other = gateway.chat(&SURE.replace("hello", "hullo")).await;
+    assert_eq!((other.status, code(&other).as_str()), (429, "total_usd_per_day"));
+    assert_eq!(gateway.fake.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn who_reads_along_pays_nothing() {
+    let gate = Gate::default();
+    let slow = Script::new().begin("m").text("o").act(Act::Gate(gate.clone()));
+    let slow = slow.text("k").stop().usage(3, 5).done();
+    let gateway = Arc::new(Gateway::with(&plan(ONE_CALL), slow, &[]).await);
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let gateway = Arc::clone(&gateway);
+        asking.spawn(async move { gateway.chat(SURE).await });
+    }
+    let app = gateway.app.clone();
+    eventually("all read one call", || app.cache().flights().readers() == 8).await;
+    gate.open();
+    let answers = asking.join_all().await;
+    assert_eq!(served(&answers), 8);
+    assert_eq!(gateway.fake.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn who_hangs_up_on_whole_answers_gets_to_the_end_of_the_day() {
+    // Eleven are held for each, and charged when nobody tells what became of it.
+    let gateway = started("[limits]\ntotal = { usd_per_day = 0.05 }").await;
+    gateway.fake.turn(Script::new().act(Act::Hang).accept());
+    for asked in 1..=4 {
+        let mut wire = gateway.connect().await;
+        wire.send(
+            "POST",
+            "/v1/chat/completions",
+            &[("content-type", "application/json")],
+            HELLO,
+        )
+        .await;
+        eventually("it is asked", || gateway.fake.seen().len() == asked).await;
+        drop(wire);
+        eventually("let go", || gateway.fake.cancelled() == asked).await;
+    }
+    let app = gateway.app.clone();
+    eventually("all are settled", || {
+        app.in_flight().load(std::sync::atomic::Ordering::Relaxed) == 0
+    })
+    .await;
+    gateway.fake.turn(Script::answer("ok"));
+    let refused = gateway.chat(HELLO).await;
+    assert_eq!(
+        (refused.status, code(&refused).as_str()),
+        (429, "total_usd_per_day"),
+        "four times eleven of fifty are gone"
+    );
+    let records = gateway.end().await;
+    let charged: u64 = records.iter().filter_map(|r| r["cost_nano_usd"].as_u64()).sum();
+    assert_eq!(charged, 44_000_000, "and their records say so");
+}
+
+#[tokio::test]
+async fn every_prompt_of_a_completion_is_held_for() {
+    let gateway = started("[limits]\ntotal = { usd_per_day = 0.05 }").await;
+    let body = |prompt: &str| format!(r#"{{"model":"auto","max_tokens":5,"prompt":{prompt}}}"#);
+    let ask = |body: String| {
+        let gateway = &gateway;
+        async move {
+            let headers = [("content-type", "application/json")];
+            gateway.ask("POST", "/v1/completions", &headers, &body).await
+        }
+    };
+    assert_eq!(ask(body(r#"["a"]"#)).await.status, 200);
+    // Ten answers of five tokens: more than a whole day has, so no time is told.
+    let refused = ask(body(r#"["a","b","c","d","e","f","g","h","i","j"]"#)).await;
+    assert_eq!(
+        (refused.status, code(&refused).as_str()),
+        (429, "total_usd_per_day")
+    );
+    assert!(refused.header("retry-after").is_none(), "{refused:?}");
+    assert_eq!(gateway.fake.seen().len(), 1);
 }

@@ -46,6 +46,43 @@ async fn a_whole_answer_has_the_whole_head() {
     assert!(!record.to_string().contains("hi there") && !record.to_string().contains("hello"));
 }
 
+/// A target inside this process; the harness's script answers in its place.
+const INSIDE: &str = r#"
+version = 1
+[server]
+listen = "127.0.0.1:0"
+drain_delay_ms = 0
+[targets.one]
+provider = "local"
+artifact = "smollm2-135m-instruct-q4_1"
+[routes.auto]
+tiers = [["one"]]
+"#;
+
+#[tokio::test]
+async fn what_a_model_inside_ignored_is_told() {
+    let ask = |stream: bool| {
+        format!(
+            r#"{{"model":"auto","stream":{stream},"messages":[{{"role":"user","content":"hi"}}],"user":"me","something_new":1}}"#
+        )
+    };
+    let inside = Gateway::with(INSIDE, Script::answer("hi there"), &[]).await;
+    for stream in [false, true] {
+        let answer = inside.chat(&ask(stream)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(
+            answer.header("x-weir-ignored"),
+            Some("user, something_new"),
+            "{answer:?}"
+        );
+    }
+    // Nothing is ignored where nothing harmless stands, and a provider gets all of it.
+    assert_eq!(inside.chat(HELLO).await.header("x-weir-ignored"), None);
+    let remote = Gateway::start(Script::answer("hi there")).await;
+    let answer = remote.chat(&ask(false)).await;
+    assert_eq!((answer.status, answer.header("x-weir-ignored")), (200, None));
+}
+
 #[tokio::test]
 async fn a_stream_ends_with_done_and_is_recorded_once() {
     let gateway = Gateway::start(Script::answer("hi there")).await;

@@ -1,12 +1,13 @@
 //! Official clients, in the versions that a user gets today, against the gateway (and, to prove the scripts themselves,
 //! against the bare provider). The scripts lie in `tests/clients`, the recipes of the README in `examples/clients`.
 //!
-//! Without Python, Node or a way to install packages a part is skipped, and says so; `WEIR_CLIENTS=required` (as in CI)
+//! Without Python, Node or a way to install packages a part is skipped, and says so; `WEIR_CLIENTS=required` (where they must run)
 //! makes that a failure.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     reason = "a test that cannot go on should say where"
 )]
 
@@ -181,4 +182,50 @@ fn official_clients_against_the_gateway() {
         .block_on(Gateway::start(&program, &options))
         .expect("the gateway starts");
     all(gateway.url(), true, &[]);
+}
+
+/// The plan that is shipped, on ports of its own.
+fn shipped() -> String {
+    let mut plan = include_str!("../../routing.toml").to_owned();
+    for (line, ours) in [
+        ("#listen = \"127.0.0.1:8080\"", "listen = \"{listen}\""),
+        ("#admin = \"127.0.0.1:9090\"", "admin = \"{admin}\""),
+    ] {
+        assert_eq!(plan.matches(line).count(), 1, "{line}");
+        plan = plan.replace(line, ours);
+    }
+    plan
+}
+
+/// The models inside the gateway, as a stranger gets them: no script answers here, and no key is there.
+#[test]
+fn an_official_client_against_the_models_inside() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let program = gateway::binary().expect("the gateway's program");
+    let options = gateway::Options {
+        plan: shipped(),
+        home: Home::UsersModels,
+        env: vec![("OPENAI_API_KEY".into(), String::new())],
+        echo: false,
+        ready_within: Duration::from_secs(900),
+    };
+    let gateway = runtime
+        .block_on(Gateway::start(&program, &options))
+        .expect("the gateway starts");
+    if let Err(why) = runtime.block_on(gateway.wait_models(Duration::from_secs(900))) {
+        assert!(std::env::var_os("CI").is_none(), "{why}");
+        tools::skipped("the models inside", &why.to_string());
+        return;
+    }
+    let mut env = settings(gateway.url(), "");
+    env.push(("WEIR_LOCAL_MODEL".into(), "smollm2".into()));
+    env.push(("WEIR_EMBEDDING_MODEL".into(), "all-minilm-l6-v2".into()));
+    match script(Part::Python("openai_python_local.py"), "tests/clients", &env) {
+        Some(Ok(said)) => println!("{said}"),
+        Some(Err(said)) => panic!("{said}"),
+        None => {}
+    }
 }

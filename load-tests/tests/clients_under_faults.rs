@@ -1,7 +1,7 @@
 //! Official clients while a provider is at fault: each raises what its users catch, or gives one whole text; never a silent
 //! end; and its own tries do not multiply the gateway's. What was seen is the table at the end of `docs/faults.md`.
 //!
-//! Without Python, Node or a way to install packages it is skipped, and says so; `WEIR_CLIENTS=required` (as in CI) makes
+//! Without Python, Node or a way to install packages it is skipped, and says so; `WEIR_CLIENTS=required` (where they must run) makes
 //! that a failure.
 
 #![allow(

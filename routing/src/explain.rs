@@ -326,7 +326,7 @@ fn flips(q: &Query<'_>, decision: &Decision) -> Vec<Flip> {
             if let Some((x, then)) = border(0.0, end, now, at) {
                 flips.push(Flip {
                     change: format!(
-                        "{} at {word} {:.2} times its price",
+                        "{} costing {word} {:.2} times its price",
                         q.plan.target(start).name,
                         x.exp()
                     ),
@@ -432,12 +432,14 @@ fn dearer(plan: &Plan, target: TargetId, factor: f32) -> Plan {
             input,
             output,
             cached_input,
+            reasoning,
         } = t.price
     {
         t.price = Price::PerToken {
             input: scale(input),
             output: scale(output),
             cached_input: scale(cached_input),
+            reasoning: scale(reasoning),
         };
     }
     plan
@@ -459,16 +461,38 @@ impl fmt::Display for Explained {
         }
         if let Some((mean, sd, source)) = self.difficulty {
             let source = match source {
-                Source::Encoder => "the encoder",
-                Source::Heuristic => "cheap looks",
-                Source::Failed => "cheap looks, the classifier failed",
+                Source::Encoder => "by the encoder",
+                Source::Heuristic => "by cheap looks",
+                Source::Failed => "by cheap looks, the classifier failed",
             };
-            writeln!(f, "difficulty: {mean:.2} +- {sd:.2} ({source})")?;
+            writeln!(
+                f,
+                "difficulty: {mean:.2} +- {sd:.2} {source} (a model of ability {mean:.2} answers half of such requests well)"
+            )?;
         }
         writeln!(f, "because:")?;
         for reason in &self.because {
             writeln!(f, "  {reason}")?;
         }
+        self.write_targets(f)?;
+        if let Some(runner_up) = &self.runner_up {
+            writeln!(f, "next best: {runner_up}")?;
+        }
+        if !self.flips.is_empty() {
+            writeln!(f, "what would flip it:")?;
+            for flip in &self.flips {
+                match &flip.start {
+                    Some(start) => writeln!(f, "  {}: then {start} starts", flip.change)?,
+                    None => writeln!(f, "  {}: then nobody can start", flip.change)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Explained {
+    fn write_targets(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "targets:")?;
         let width = self
             .targets
@@ -477,24 +501,82 @@ impl fmt::Display for Explained {
             .max()
             .unwrap_or(0);
         for l in &self.targets {
-            let p = l.p_good.map_or("   -".into(), |p| format!("{p:.2}"));
-            let cost = l.cost_usd.map_or("unknown".into(), |c| format!("${c:.6}"));
+            let p = l.p_good.map_or_else(|| "-".to_owned(), |p| format!("{p:.2}"));
+            let cost = l.cost_usd.map_or_else(|| "-".to_owned(), |c| format!("${c:.6}"));
             writeln!(
                 f,
-                "  {} {:width$}  P(good) {p}  cost {cost:>9}  {}",
+                "  tier {}  {:width$}  P(good) {p:>4}  cost {cost:>9}  {}",
                 l.tier, l.target, l.verdict
             )?;
         }
-        if let Some(runner_up) = &self.runner_up {
-            writeln!(f, "runner-up: {runner_up}")?;
-        }
-        if !self.flips.is_empty() {
-            writeln!(f, "what would flip it:")?;
-            for flip in &self.flips {
-                let then = flip.start.as_deref().unwrap_or("nothing could start");
-                writeln!(f, "  {} -> {then}", flip.change)?;
-            }
-        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(target: &str, tier: u8, p_good: Option<f32>, cost_usd: Option<f64>, verdict: &str) -> Line {
+        Line {
+            target: target.into(),
+            tier,
+            p_good,
+            cost_usd,
+            value: None,
+            verdict: verdict.into(),
+        }
+    }
+
+    fn flip(change: &str, kind: FlipKind, start: Option<&str>) -> Flip {
+        Flip {
+            change: change.into(),
+            kind,
+            start: start.map(Arc::from),
+        }
+    }
+
+    /// For people: names and words, nothing of the plan's indices.
+    #[test]
+    fn it_reads_as_text() {
+        let told = Explained {
+            start: Some("small".into()),
+            tier: Some(1),
+            wanted_tier: 1,
+            degraded: None,
+            reasons: vec![Reason::BestValue],
+            because: vec!["the best expected value under the route's objective".into()],
+            difficulty: Some((1.25, 0.5, Source::Encoder)),
+            targets: vec![
+                line("smollm2", 0, Some(0.25), Some(0.0), "worth less"),
+                line("small", 1, Some(0.75), Some(0.000_061), "starts"),
+                line("large", 2, None, None, "off: no key"),
+            ],
+            runner_up: Some("smollm2".into()),
+            flips: vec![
+                flip(
+                    "difficulty at most -2.00 (now 1.25)",
+                    FlipKind::Difficulty(-2.0),
+                    Some("smollm2"),
+                ),
+                flip("without small", FlipKind::Without(TargetId(1)), None),
+            ],
+            propensity: 1.0,
+        };
+        let expected = "\
+starts: small (tier 1)
+difficulty: 1.25 +- 0.50 by the encoder (a model of ability 1.25 answers half of such requests well)
+because:
+  the best expected value under the route's objective
+targets:
+  tier 0  smollm2  P(good) 0.25  cost $0.000000  worth less
+  tier 1  small    P(good) 0.75  cost $0.000061  starts
+  tier 2  large    P(good)    -  cost         -  off: no key
+next best: smollm2
+what would flip it:
+  difficulty at most -2.00 (now 1.25): then smollm2 starts
+  without small: then nobody can start
+";
+        assert_eq!(told.to_string(), expected);
     }
 }

@@ -167,7 +167,7 @@ pub struct Facts {
     /// The caller's `max_tokens` or `max_completion_tokens`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_output: Option<u32>,
-    /// Messages in the conversation.
+    /// Messages in the conversation; texts of a list of prompts or of `input`.
     pub turns: u32,
     /// Choices asked for.
     pub choices: u16,

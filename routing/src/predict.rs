@@ -238,6 +238,7 @@ mod tests {
             input: crate::units::PricePerToken::from_usd_per_million(1.0),
             output: crate::units::PricePerToken::from_usd_per_million(10.0),
             cached_input: crate::units::PricePerToken::default(),
+            reasoning: crate::units::PricePerToken::from_usd_per_million(10.0),
         };
         // 1,000 at 1 micro-dollar and 77 at 10.
         assert_eq!(expected_cost(price, &facts), Some(NanoUsd(1_770_000)));

@@ -186,7 +186,7 @@ impl Flight {
         log.bytes = bytes;
         // Where there is no room left in the process, this log is as long as it may be.
         if let Some(lease) = &mut log.lease
-            && !lease.grow_to(bytes as u64)
+            && lease.grow_to(bytes as u64).is_err()
         {
             log.lease = None;
         }

@@ -55,7 +55,8 @@ pub struct Keep {
 }
 
 impl Keep {
-    /// Keeps the answer of a flight that is whole. `joined`: several targets wrote it.
+    /// Keeps the answer of a flight that is whole, and learns from it. Who asks meanwhile finds the flight until the store has
+    /// the answer. `joined`: several targets wrote it.
     pub async fn whole(mut self, head: Head, joined: bool) {
         let Some(frames) = self
             .flight
@@ -111,10 +112,18 @@ impl Keep {
             let entry = entry(kept, &verified, &verdict, by.lives, [0; 32]);
             self.cache.stores().exact.put(by.key, Arc::clone(&entry));
             let sought = self.flight.take_sought();
-            if !sought.is_empty() {
-                let memory = self.cache.semantic();
-                memory.learn(sought, &entry, &self.classifier, &self.clock).await;
+            if sought.is_empty() {
+                return;
             }
+            let (cache, classifier, clock) = (
+                Arc::clone(&self.cache),
+                Arc::clone(&self.classifier),
+                self.clock.clone(),
+            );
+            // Learning may take its time: neither list, log nor frames are held for it.
+            drop(frames);
+            drop(self);
+            cache.semantic().learn(sought, &entry, &classifier, &clock).await;
         }
     }
 }

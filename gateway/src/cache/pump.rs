@@ -43,8 +43,10 @@ impl Pump {
         let pump = &mut self;
         let whole = std::future::poll_fn(|cx| pump.poll(cx)).await;
         if let (true, Some(keep)) = (whole, self.keep.take()) {
-            // Who asks from now on finds the flight until the store has the answer.
-            keep.whole(self.driver.head(), self.joined).await;
+            let (head, joined) = (self.driver.head(), self.joined);
+            // What the call held (places under limits, memory) is not held while its answer is looked at.
+            drop(self);
+            keep.whole(head, joined).await;
         }
     }
 

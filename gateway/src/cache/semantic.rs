@@ -8,6 +8,7 @@
 //! answer is given or kept: one text that ended of itself.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use routing::facts::{CallKind, Facts};
 use routing::resolve::Policy;
 use routing::semantic::evidence::By;
 use routing::semantic::{
-    Bound, Evidence, Figures, Limits, Look, Partition, Parts, Question, Semantic, Trial, Vector, Verdict,
-    judge,
+    Bound, Evidence, Figures, Limits, Look, MAX_BYTES, Partition, Parts, Question, Semantic, Trial, Vector,
+    Verdict, judge,
 };
 use routing::units::Time;
 
@@ -32,7 +33,8 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::names::Name;
 use crate::telemetry::record::{self, ppm};
 
-/// Longest question in bytes. The encoder sees head and tail of a longer one, so what stands between would not count.
+/// Longest question in bytes that the encoder is asked about. Of a long one it reads head and tail, and that is not enough to
+/// say what means the same: such a one is not looked for either ([`Reading::whole`]).
 const LONGEST_QUESTION: usize = 1_024;
 /// Longest answer in bytes that is compared.
 const LONGEST_ANSWER: usize = 32 * 1_024;
@@ -65,7 +67,9 @@ pub fn turn(call: &Call) -> Option<Turn<'_>> {
         return None;
     }
     let text = call.last_turn_text();
-    if text.trim().is_empty() || text.len() > LONGEST_QUESTION {
+    // What stands around it is part of what must be equal, and bounded like all of that.
+    let long = text.len() > LONGEST_QUESTION || before.len() + after.len() > 2 * MAX_BYTES;
+    if text.trim().is_empty() || long {
         return None;
     }
     let mut around = Vec::with_capacity(before.len() + after.len() + 1);
@@ -73,7 +77,7 @@ pub fn turn(call: &Call) -> Option<Turn<'_>> {
     // Where it stood; no JSON has this byte.
     around.push(0);
     squeeze(after, &mut around);
-    Some(Turn { text, around })
+    (around.len() <= MAX_BYTES).then_some(Turn { text, around })
 }
 
 /// A question on its way: what its answer will be kept under, and what is to be learnt from it.
@@ -84,10 +88,12 @@ pub struct Sought {
     max_error_rate: f64,
     lives: Duration,
     explored: Option<(Arc<Entry>, Trial)>,
+    /// How often everything had been forgotten when it was looked for.
+    cleared: u64,
 }
 
 impl Sought {
-    /// `None`: what must be equal is too long, or the encoder's vector says nothing.
+    /// `None`: what must be equal is too long, the encoder did not read all of the question, or its vector says nothing.
     pub fn of(
         call: &Call,
         turn: &Turn<'_>,
@@ -95,6 +101,9 @@ impl Sought {
         policy: &Policy,
         reading: &Reading,
     ) -> Option<Self> {
+        if !reading.whole {
+            return None;
+        }
         let tools = |name: &str| matches!(name, "tools" | "tool_choice");
         let partition = Partition::of(&Parts {
             tenant: &facts.tenant,
@@ -112,6 +121,7 @@ impl Sought {
             max_error_rate: f64::from(policy.cache.max_error_rate),
             lives: policy.cache.exact_ttl,
             explored: None,
+            cleared: 0,
         })
     }
 
@@ -138,9 +148,11 @@ pub enum Found {
 /// All that is kept by meaning.
 pub struct Memory {
     semantic: Mutex<Semantic<Arc<Entry>>>,
+    cleared: AtomicU64,
     same: Counter,
     different: Counter,
     unsure: Counter,
+    uncompared: Counter,
 }
 
 impl Memory {
@@ -152,9 +164,11 @@ impl Memory {
                 bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
                 ..Limits::default()
             })),
+            cleared: AtomicU64::new(0),
             same: counter("same"),
             different: counter("different"),
             unsure: counter("unsure"),
+            uncompared: counter("uncompared"),
         }
     }
 
@@ -168,9 +182,11 @@ impl Memory {
             .set_bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 
-    /// Forgets every answer; what the bound is kept by stays.
+    /// Forgets every answer, those on their way too; what the bound is kept by stays.
     pub fn clear(&self) {
-        self.held().clear();
+        let mut held = self.held();
+        self.cleared.fetch_add(1, Ordering::Relaxed);
+        held.clear();
     }
 
     /// How much there is.
@@ -188,7 +204,11 @@ impl Memory {
 
     /// Looks, and says for the record what came of it. `seed`: fresh bits, for the coin.
     pub fn look(&self, mut sought: Sought, now: Time, seed: u64) -> (Found, record::Semantic) {
-        let looked = self.held().look(sought.question(), now, seed);
+        let looked = {
+            let mut held = self.held();
+            sought.cleared = self.cleared.load(Ordering::Relaxed);
+            held.look(sought.question(), now, seed)
+        };
         let mut told = record::Semantic::default();
         let found = match looked {
             Look::Repeat(entry) => {
@@ -216,8 +236,8 @@ impl Memory {
         (found, told)
     }
 
-    /// The fresh answer to questions that were sought is there, and may be kept. What was explored and does not come here stays
-    /// charged: nobody knows what it would have shown.
+    /// The fresh answer to questions that were sought is there, and may be kept. What was explored and does not come here, or
+    /// cannot be compared, stays charged: nobody knows what it would have shown.
     pub async fn learn(
         &self,
         sought: Vec<Sought>,
@@ -227,58 +247,57 @@ impl Memory {
     ) {
         let Some(text) = plain(&fresh.kept) else { return };
         for mut one in sought {
-            let verdict = match one.explored.take() {
-                None => None,
-                Some((kept, trial)) => {
-                    let verdict = compared(&one.text, &kept, &text, classifier, clock).await;
-                    self.count(verdict);
+            let mut verdict = None;
+            if let Some((kept, trial)) = one.explored.take() {
+                verdict = compared(&one.text, &kept, &text, classifier, clock).await;
+                self.count(verdict);
+                if let Some(verdict) = verdict {
                     self.held().learn(&trial, verdict);
-                    Some(verdict)
                 }
-            };
-            if verdict != Some(Verdict::Same) {
+            }
+            let mut held = self.held();
+            if verdict != Some(Verdict::Same) && one.cleared == self.cleared.load(Ordering::Relaxed) {
                 let weight = OVERHEAD + fresh.kept.held_bytes();
-                let until = clock.now() + one.lives;
-                self.held()
-                    .insert(one.question(), Arc::clone(fresh), weight, until);
+                held.insert(one.question(), Arc::clone(fresh), weight, fresh.born + one.lives);
             }
         }
     }
 
-    fn count(&self, verdict: Verdict) {
+    fn count(&self, verdict: Option<Verdict>) {
         match verdict {
-            Verdict::Same => self.same.increment(1),
-            Verdict::Different => self.different.increment(1),
-            Verdict::Unsure => self.unsure.increment(1),
+            Some(Verdict::Same) => self.same.increment(1),
+            Some(Verdict::Different) => self.different.increment(1),
+            Some(Verdict::Unsure) => self.unsure.increment(1),
+            None => self.uncompared.increment(1),
         }
     }
 }
 
-/// Is it the kept answer? By the texts, and where those do not tell, by their embeddings.
+/// Is it the kept answer? By the texts, and where those do not tell, by their embeddings. `None`: they could not be compared,
+/// because the encoder was not there, or reads only head and tail of so long an answer. That is not `Unsure`, which is one of the
+/// verdicts that the comparison's own error was measured with.
 async fn compared(
     question: &str,
     kept: &Arc<Entry>,
     fresh: &str,
     classifier: &Classifier,
     clock: &Clock,
-) -> Verdict {
-    let Some(kept) = plain(&kept.kept) else {
-        return Verdict::Unsure;
-    };
-    let by_texts = judged(question, &kept, fresh, None).await;
-    let Some((Verdict::Unsure, By::Meaning)) = by_texts else {
-        return by_texts.map_or(Verdict::Unsure, |(verdict, _)| verdict);
-    };
+) -> Option<Verdict> {
+    let kept = plain(&kept.kept)?;
+    let (verdict, by) = judged(question, &kept, fresh, None).await?;
+    if (verdict, by) != (Verdict::Unsure, By::Meaning) {
+        return Some(verdict);
+    }
     let until = clock.now() + PATIENCE;
     let facts = Facts::default();
     let read = |text: &str| classifier.read(text.to_owned(), &facts, clock, until);
-    let (a, b) = (read(&kept).await, read(fresh).await);
-    let vector = |reading: Option<Reading>| Vector::of(&reading?.vector);
-    let Some((a, b)) = vector(a).zip(vector(b)) else {
-        return Verdict::Unsure;
-    };
-    let by_meaning = judged(question, &kept, fresh, Some(a.similarity(&b))).await;
-    by_meaning.map_or(Verdict::Unsure, |(verdict, _)| verdict)
+    let (a, b) = (read(&kept).await?, read(fresh).await?);
+    if !(a.whole && b.whole) {
+        return None;
+    }
+    let similarity = Vector::of(&a.vector)?.similarity(&Vector::of(&b.vector)?);
+    let (verdict, _) = judged(question, &kept, fresh, Some(similarity)).await?;
+    Some(verdict)
 }
 
 /// Long answers take milliseconds, which no socket is to wait for.

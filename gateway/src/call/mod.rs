@@ -137,9 +137,9 @@ pub struct Call {
     pub stream: bool,
     /// `stream_options.include_usage`: the caller wants the extra chunk.
     pub include_usage: bool,
-    /// `n`, 1 when absent.
+    /// Answers: `n` (1 when absent), for each prompt of a list of them.
     pub choices: u16,
-    /// `max_completion_tokens`, else `max_tokens`.
+    /// The larger of `max_completion_tokens` and `max_tokens`.
     pub max_output: Option<u32>,
     /// Content of the last user turn (chat: a string or parts; completions: the prompt), as it was written.
     pub last_turn: Option<Span>,

@@ -53,6 +53,10 @@ pub struct Ended<'a> {
     pub judged: Option<&'a Judged>,
     /// What it used, and who counted.
     pub usage: Option<(Usage, &'static str)>,
+    /// What it is charged, see `expect::came_to`; more than its usage where more may have been made unseen.
+    pub cost: Option<NanoUsd>,
+    /// More may have been made than anybody has told or seen.
+    pub unseen: bool,
 }
 
 /// What a provider takes for prompt tokens that it writes to its cache, in percent of its price for input: for minutes,
@@ -60,7 +64,13 @@ pub struct Ended<'a> {
 /// models; other dialects report no such tokens.
 const CACHE_WRITE_PERCENT: [u64; 2] = [125, 200];
 
-/// Cost of an answer; `None`: the price is unknown.
+/// Cost of an answer of which nobody knows how much was thought and how much said: at the dearer of the two prices.
+pub fn cost_at_most(price: &Price, usage: &Usage) -> Option<NanoUsd> {
+    let of = |reasoning| cost(price, &Usage { reasoning, ..*usage });
+    of(0).max(of(usage.completion))
+}
+
+/// Cost of an answer; `None`: the price is unknown. Reasoning tokens are told inside of the completion's, and priced apart.
 pub fn cost(price: &Price, usage: &Usage) -> Option<NanoUsd> {
     match price {
         Price::Unknown => None,
@@ -69,17 +79,20 @@ pub fn cost(price: &Price, usage: &Usage) -> Option<NanoUsd> {
             input,
             output,
             cached_input,
+            reasoning,
         } => {
             let cached = usage.cached.min(usage.prompt);
             let written = usage.cache_write.min(usage.prompt - cached);
             let hour = usage.cache_write_hour.min(written);
+            let thought = usage.reasoning.min(usage.completion);
             let [short, long] = CACHE_WRITE_PERCENT.map(|percent| input.percent(percent));
             let parts = [
                 (usage.prompt - cached - written, *input),
                 (cached, *cached_input),
                 (written - hour, short),
                 (hour, long),
-                (usage.completion, *output),
+                (usage.completion - thought, *output),
+                (thought, *reasoning),
             ];
             let sum = parts.into_iter().fold(NanoUsd(0), |sum, (tokens, price)| {
                 sum.saturating_add(NanoUsd::of_tokens(tokens, price))
@@ -161,9 +174,10 @@ impl Account {
             error,
             judged,
             usage,
+            cost,
+            unseen,
         } = ended;
         let target = plan.target(run.target);
-        let cost = usage.as_ref().and_then(|(u, _)| cost(&target.price, u));
         let (word, fault) = outcome_words(outcome);
         self.attempts.push(record::Attempt {
             target: Arc::clone(&target.name),
@@ -178,11 +192,8 @@ impl Account {
             end_us: micros(now, request_began),
             reused: run.reused,
             redialled: run.redialled || error.is_some_and(AttemptError::was_redialled),
-            maybe_billed: match error {
-                Some(error) => error.graded().maybe_billed,
-                // Ended by us before it said anything: its provider may have worked on it.
-                None => outcome != Outcome::Ok && usage.is_none() && !target.is_local(),
-            },
+            // Ended by us before all of it was seen: its provider may have worked on it.
+            maybe_billed: error.map_or(unseen, |error| error.graded().maybe_billed),
             continued: run.joining.as_ref().map(|joining| record::Continued {
                 way: joining.way.label(),
                 result: joining.result(outcome),
@@ -222,6 +233,7 @@ mod tests {
             input: price(4.0),
             output: price(20.0),
             cached_input: price(0.4),
+            reasoning: price(20.0),
         };
         // 100 read, 1,000 written (of which 400 for an hour), 10 plain, 3 said.
         let usage = Usage {
@@ -242,5 +254,35 @@ mod tests {
             ..Usage::default()
         };
         assert_eq!(cost(&price, &odd), Some(NanoUsd(80_000)));
+    }
+
+    #[test]
+    fn what_was_thought_has_a_price_of_its_own() {
+        let usd = PricePerToken::from_usd_per_million;
+        let price = |reasoning| Price::PerToken {
+            input: usd(1.0),
+            output: usd(2.0),
+            cached_input: usd(1.0),
+            reasoning: usd(reasoning),
+        };
+        let usage = |completion, reasoning| Usage {
+            prompt: 10,
+            completion,
+            reasoning,
+            ..Usage::default()
+        };
+        // 30 of the 100 were thought.
+        let sum = 10 * 1_000 + 70 * 2_000 + 30 * 5_000;
+        assert_eq!(cost(&price(5.0), &usage(100, 30)), Some(NanoUsd(sum)));
+        // More than there are: never below zero.
+        assert_eq!(
+            cost(&price(5.0), &usage(4, 30)),
+            Some(NanoUsd(10_000 + 4 * 5_000))
+        );
+        // Where nobody tells them apart, the dearer price is taken, whichever that is.
+        let at_most = |reasoning| cost_at_most(&price(reasoning), &usage(100, 30));
+        assert_eq!(at_most(5.0), Some(NanoUsd(10_000 + 100 * 5_000)));
+        assert_eq!(at_most(0.5), Some(NanoUsd(10_000 + 100 * 2_000)));
+        assert_eq!(cost_at_most(&Price::Unknown, &usage(1, 0)), None);
     }
 }

@@ -17,14 +17,22 @@ use crate::target_state::{Leave, Seat, Shut};
 
 pub use routing::breaker::Sign;
 
-/// What a try draws on: the request's reservation, and what the target's provider grants.
+/// What a try draws on: the request's reservation, and what the target's provider grants. Of a try that never began all of
+/// it comes back; of one that began and whose end nobody tells, what was expected is taken for used.
 #[derive(Debug, Default)]
 pub struct Means {
     cover: Option<Cover>,
     granted: Option<Granted>,
+    begun: bool,
 }
 
 impl Means {
+    /// The try that they were taken for starts now.
+    fn begun(mut self) -> Self {
+        self.begun = true;
+        self
+    }
+
     /// What it came to.
     pub fn ended(&mut self, used: Estimate) {
         if let Some(mut cover) = self.cover.take() {
@@ -32,6 +40,20 @@ impl Means {
         }
         if let Some(granted) = self.granted.take() {
             granted.ended(used);
+        }
+    }
+}
+
+impl Drop for Means {
+    fn drop(&mut self) {
+        if self.begun {
+            return;
+        }
+        if let Some(mut cover) = self.cover.take() {
+            cover.ended(Estimate::default());
+        }
+        if let Some(granted) = self.granted.take() {
+            granted.give_back();
         }
     }
 }
@@ -72,7 +94,7 @@ pub fn admit(
     if !afford(work, kind, now) {
         return Err((Refusal::RetryBudget, None));
     }
-    Ok((client, leave, means))
+    Ok((client, leave, means.begun()))
 }
 
 /// Money and tokens: of the caller's limits, and of what the target's provider grants.
@@ -91,11 +113,14 @@ fn means(work: &Work, target: TargetId, now: Time) -> Result<Means, No> {
         },
         None => None,
     };
-    let mut means = Means { cover: None, granted };
+    let mut means = Means {
+        cover: None,
+        granted,
+        begun: false,
+    };
     if let Some(reservation) = &work.reservation {
         means.cover = reservation.cover(estimate);
         if means.cover.is_none() {
-            means.ended(Estimate::default());
             return Err((Refusal::Reserve, None));
         }
     }

@@ -638,6 +638,20 @@ impl Driver {
             };
             self.account.usage = received.map(|(u, from)| account::recorded(&u, from));
         }
+        let used = usage.as_ref().map(|(usage, _)| usage);
+        let ending = expect::Ending {
+            run: &*run,
+            stream: self.work.call.stream,
+            local: target.is_local(),
+            outcome,
+            error,
+            usage: used,
+            now,
+        };
+        let unseen = ending.unseen();
+        let learned = self.work.targets.get(run.target.index());
+        let learned = learned.map(|to| to.state.learned()).unwrap_or_default();
+        let bill = expect::came_to(&self.work.facts, target, learned, used, unseen);
         self.account.ended(Ended {
             plan: &self.work.plan,
             request_began: self.work.began,
@@ -647,20 +661,17 @@ impl Driver {
             error,
             judged,
             usage,
+            cost: bill.cost,
+            unseen: unseen != expect::Unseen::Nothing,
         });
-        let maybe_billed = self.account.attempts.last().is_some_and(|a| a.maybe_billed);
-        let target = self.work.plan.target(run.target);
-        let used = usage.as_ref().map(|(usage, _)| usage);
-        run.means
-            .ended(expect::came_to(&self.work.facts, target, used, maybe_billed));
+        run.means.ended(bill.used);
         if let (Some((usage, "provider" | "local")), Outcome::Ok) = (&usage, outcome)
             && let Some(to) = self.work.targets.get(run.target.index())
         {
-            let choices = u64::from(self.work.facts.choices.max(1));
             to.state.learn(
                 self.work.facts.prompt_tokens,
                 usage.prompt,
-                usage.completion / choices,
+                usage.completion / expect::answers(&self.work.facts),
             );
         }
     }
@@ -718,7 +729,10 @@ impl Driver {
     fn is_spent(&self, finish: &Finish) -> bool {
         let made = self.machine.attempts();
         let tried_everything = match finish {
-            Finish::Failed(failed) => matches!(failed.why, FailWhy::Upstream | FailWhy::Effects),
+            Finish::Failed(failed) => match failed.why {
+                FailWhy::Upstream | FailWhy::Effects | FailWhy::Verdict(_) => true,
+                FailWhy::Deadline | FailWhy::NoneCallable => false,
+            },
             Finish::Instead { .. } => true,
             _ => return false,
         };

@@ -4,6 +4,7 @@ mod continuation;
 mod guards;
 mod hedge;
 mod ladder;
+mod money;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -726,6 +727,10 @@ async fn an_answer_that_did_not_pass_is_told_with_its_verdict() {
     let world = World::new(&plan, vec![empty()], vec![empty()]);
     let failure = run(world.work(WHOLE)).await.unwrap_err();
     assert_eq!(failure.error.label(), "answer_not_verified");
+    assert!(
+        !failure.error.should_retry(),
+        "every tier has answered: a client's own tries would multiply ours"
+    );
     let head = failure.head;
     assert_eq!(
         (head.verified.as_str(), head.verdict.as_str()),

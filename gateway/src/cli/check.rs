@@ -9,6 +9,7 @@ use super::connect::{self, Connected};
 use super::plan_file::{NoPlan, Origin};
 use super::{Check, Exit};
 use crate::runtime::secrets::Secrets;
+use crate::server::conn::H2_CONNECTION_WINDOW;
 use crate::server::tls::Loaded;
 
 #[derive(Serialize)]
@@ -47,7 +48,7 @@ pub fn run(args: &Check) -> Exit {
             Exit::Finding
         }
         Ok(compiled) => {
-            let worst = routing::plan::worst_case(&compiled.plan);
+            let worst = worst_case(&compiled.plan);
             let files = compiled.plan.server.tls.as_ref().map(Loaded::new);
             if let Some(Err(why)) = files {
                 eprintln!("{}: {why}", origin.say());
@@ -86,7 +87,9 @@ pub fn run(args: &Check) -> Exit {
             for note in &compiled.notes {
                 out!("note: {note}");
             }
-            out!("\nMemory at worst, beside models and the program itself:");
+            out!(
+                "\nMemory at worst, beside the program itself and models (their weights, and KV memory for each slot):"
+            );
             for (what, bytes) in &worst {
                 out!("  {what:<24} {:>10}", human_bytes(*bytes));
             }
@@ -105,6 +108,14 @@ pub fn run(args: &Check) -> Exit {
             exit
         }
     }
+}
+
+/// With what depends on the machine: what an HTTP/2 client sent ahead is read at once, so each core has one connection's at most.
+fn worst_case(plan: &Plan) -> Vec<(String, u64)> {
+    let mut worst = routing::plan::worst_case(plan);
+    let windows = crate::server::cores() as u64 * u64::from(H2_CONNECTION_WINDOW);
+    worst.push(("HTTP/2 windows".to_owned(), windows));
+    worst
 }
 
 fn connected(plan: &Plan) -> Result<Vec<Connected>, String> {

@@ -62,7 +62,10 @@ pub fn run(args: &Explain) -> Exit {
             Ok(explained) if args.json => {
                 out!("{}", serde_json::to_string_pretty(&explained).unwrap_or_default());
             }
-            Ok(explained) => say(&origin, &plan, &explained),
+            Ok(explained) => {
+                let plan = format!("{} ({})", origin.say(), plan.fingerprint);
+                out!("{}", text(&plan, &explained).trim_end());
+            }
             // A line for each request, also for one that would be refused.
             Err(why) if args.lines => {
                 out!("{}", serde_json::json!({"refused": why}));
@@ -203,26 +206,43 @@ fn signals(plan: &Plan) -> Signals {
     }
 }
 
-fn say(origin: &Origin, plan: &Plan, e: &Explained) {
-    out!("plan       {} ({})", origin.say(), plan.fingerprint);
-    let tier = e.tier.map(|t| format!(" (tier {t})")).unwrap_or_default();
-    out!(
-        "first      {}{tier}",
-        e.start.as_deref().unwrap_or("nobody can be called now")
-    );
-    for because in &e.because {
-        out!("because    {because}");
-    }
-    for line in &e.targets {
-        let p = line
-            .p_good
-            .map_or_else(String::new, |p| format!("P(good) {p:.3}  "));
-        out!("  tier {}   {:<16} {p}{}", line.tier, line.target, line.verdict);
-    }
-    if let Some(next) = &e.runner_up {
-        out!("next best  {next}");
-    }
-    for flip in &e.flips {
-        out!("would flip {}", serde_json::to_string(flip).unwrap_or_default());
+/// For people: the plan, and the decision in words.
+fn text(plan: &str, explained: &Explained) -> String {
+    format!("plan: {plan}\n{explained}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing of the machine's form (`--json`) stands in what people read.
+    #[tokio::test(start_paused = true)]
+    async fn the_text_form_is_words() {
+        let plan = "version = 1\n[providers.p]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+            [targets.weak]\nprovider = \"p\"\nmodel = \"w\"\ncontext = 2_000\nprice = { input = 0.1, output = 0.1 }\n\
+            [targets.strong]\nprovider = \"p\"\nmodel = \"s\"\nprice = { input = 1.0, output = 1.0 }\n\
+            [routes.auto]\ntiers = [[\"weak\"], [\"strong\"]]\n";
+        let plan = routing::plan::load(plan).unwrap().plan;
+        let signals = Signals {
+            now: Time::from_millis(1),
+            targets: vec![TargetSignal::default(); plan.targets.len()],
+            encoder_us: None,
+        };
+        let body =
+            Bytes::from_static(br#"{"model":"auto","messages":[{"role":"user","content":"Say hello."}]}"#);
+        let explained = explain(&plan, body, &signals, &Classifier::new(None))
+            .await
+            .unwrap();
+        let text = text("the built-in plan", &explained);
+        for words in [
+            "plan: the built-in plan\n",
+            "starts: strong (tier 1)",
+            "difficulty: ",
+            "what would flip it:",
+            "without strong: then weak starts",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(!text.contains(['{', '[', '"']), "{text}");
     }
 }

@@ -150,7 +150,7 @@ impl Meter {
     /// Holds money.
     ///
     /// # Errors
-    /// There is not so much left today.
+    /// There is not so much left today. Where a whole day has less, no time is told: waiting does not help.
     pub fn hold_money(&self, amount: NanoUsd, today: Today) -> Result<(), Over> {
         let mut day = self.money();
         let Some(limit) = day.limit() else {
@@ -165,7 +165,10 @@ impl Meter {
                 }
                 Ok(())
             }
-            Err(_) => Err(self.over(What::Money, format!("{}", limit.usd()), Some(today.left))),
+            Err(_) => {
+                let tomorrow = (amount <= limit).then_some(today.left);
+                Err(self.over(What::Money, format!("{}", limit.usd()), tomorrow))
+            }
         }
     }
 
@@ -290,5 +293,18 @@ mod tests {
         assert_eq!((over.code(), over.wait), ("key_concurrency", None));
         meter.leave();
         assert!(meter.enter().is_ok());
+    }
+    #[test]
+    fn what_a_whole_day_does_not_have_is_not_to_be_waited_for() {
+        let meter = meter(&Limits {
+            usd_per_day: Some(NanoUsd(1_000)),
+            ..Limits::default()
+        });
+        let noon = Today::of(DAY_MS / 2);
+        let never = meter.hold_money(NanoUsd(1_001), noon).unwrap_err();
+        assert_eq!((never.code(), never.wait), ("key_usd_per_day", None));
+        meter.hold_money(NanoUsd(600), noon).unwrap();
+        let tomorrow = meter.hold_money(NanoUsd(1_000), noon).unwrap_err();
+        assert_eq!(tomorrow.wait, Some(Duration::from_secs(43_200)));
     }
 }

@@ -138,14 +138,22 @@ impl Over {
 
     /// What the caller is told: the limit, where it stands in the plan, and when to come back.
     pub fn error(&self) -> Error {
-        let (kind, what) = match self.what {
-            What::Requests => (Kind::OverLimit, "has used its requests of this minute"),
-            What::Tokens => (Kind::OverLimit, "has used its tokens of this minute"),
-            What::Concurrency => (Kind::OverLimit, "has as many requests running as it may"),
-            What::Money => (Kind::OverBudget, "has no money left for this today (UTC)"),
+        let (kind, what) = match (self.what, self.wait) {
+            (What::Requests, _) => (Kind::OverLimit, "has used its requests of this minute"),
+            (What::Tokens, _) => (Kind::OverLimit, "has used its tokens of this minute"),
+            (What::Concurrency, _) => (Kind::OverLimit, "has as many requests running as it may"),
+            (What::Money, Some(_)) => (Kind::OverBudget, "has no money left for this today (UTC)"),
+            (What::Money, None) => (
+                Kind::OverBudget,
+                "has less money for a whole day than this may cost at most; ask for a shorter answer (max_tokens)",
+            ),
         };
         let come_back = match self.wait {
-            Some(wait) => format!("; come back in {:.3} s", wait.as_secs_f64()),
+            // Rounded up: who comes back then gets in.
+            Some(wait) => format!(
+                "; come back in {:.3} s",
+                wait.as_micros().div_ceil(1_000) as f64 / 1e3
+            ),
             None => String::new(),
         };
         let message = format!(
@@ -184,6 +192,18 @@ mod tests {
             "{json}"
         );
         assert_eq!(error.retry_after_hint(), over.wait);
+        let odd = Over {
+            wait: Some(Duration::from_micros(1_500_001)),
+            ..over.clone()
+        };
+        assert!(odd.error().message().contains("come back in 1.501 s"));
+        let never = Over {
+            wait: None,
+            ..over.clone()
+        };
+        let error = never.error();
+        assert_eq!((error.retry_after_hint(), error.should_retry()), (None, false));
+        assert!(error.message().contains("max_tokens"), "{}", error.message());
         let key = Over {
             owner: Owner::Key("team-a".into()),
             what: What::Requests,

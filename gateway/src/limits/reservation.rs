@@ -199,13 +199,21 @@ impl Drop for Cover {
     }
 }
 
-/// Draws on a target's own meter (what its provider grants us): requests, tokens and money, in one.
+/// Draws on a target's own meter (what its provider grants us): requests, tokens and money, in one. Dropped without a word
+/// on what it came to, it is taken for what was expected.
 #[derive(Debug)]
 pub struct Granted {
     meter: Arc<Meter>,
     clock: Clock,
+    held: Option<Held>,
+}
+
+/// What was taken of a meter.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// May be fewer than were expected, see [`Meter::hold_tokens`].
     tokens: u64,
-    money: NanoUsd,
+    expected: Estimate,
 }
 
 impl Granted {
@@ -227,17 +235,39 @@ impl Granted {
         Ok(Self {
             meter: Arc::clone(meter),
             clock: clock.clone(),
-            tokens,
-            money: estimate.money,
+            held: Some(Held {
+                tokens,
+                expected: estimate,
+            }),
         })
     }
 
     /// What it came to.
-    pub fn ended(self, used: Estimate) {
-        self.meter
-            .settle_tokens(self.tokens, used.tokens, self.clock.now());
+    pub fn ended(mut self, used: Estimate) {
+        self.settle(used);
+    }
+
+    /// It was taken for what never began: all comes back, the request too.
+    pub fn give_back(mut self) {
+        self.meter.request_back();
+        self.settle(Estimate::default());
+    }
+
+    fn settle(&mut self, used: Estimate) {
+        let Some(Held { tokens, expected }) = self.held.take() else {
+            return;
+        };
+        self.meter.settle_tokens(tokens, used.tokens, self.clock.now());
         let today = Today::of(self.clock.unix_ms());
-        self.meter.settle_money(self.money, used.money, today);
+        self.meter.settle_money(expected.money, used.money, today);
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if let Some(held) = self.held {
+            self.settle(held.expected);
+        }
     }
 }
 
@@ -315,5 +345,29 @@ mod tests {
         assert_eq!(left(&all, &clock).1, Some(NanoUsd(0)));
         let next = Reservation::take(all, 0, &clock).unwrap();
         assert!(next.cover(estimate(0, 1)).is_none());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_a_provider_grants_is_held_by_nobody_who_is_gone() {
+        let clock = Clock::system();
+        let all = meters(&Limits {
+            requests_per_minute: Some(3),
+            tokens_per_minute: Some(1_000),
+            usd_per_day: Some(NanoUsd(10_000)),
+            ..Limits::default()
+        });
+        let meter = all.first().unwrap();
+        let take = || Granted::take(meter, estimate(300, 4_000), &clock).unwrap();
+        let money = || {
+            let (spent, held, _) = meter.money_level(Today::of(clock.unix_ms()));
+            (spent.0, held.0)
+        };
+        let requests = || meter.requests_level(clock.now()).unwrap().remaining;
+        take().give_back();
+        assert_eq!((requests(), left(&all, &clock).0, money()), (3, 1_000, (0, 0)));
+        take().ended(estimate(100, 1_000));
+        assert_eq!((requests(), left(&all, &clock).0, money()), (2, 900, (1_000, 0)));
+        // Nobody said what it came to.
+        drop(take());
+        assert_eq!((requests(), left(&all, &clock).0, money()), (1, 600, (5_000, 0)));
     }
 }

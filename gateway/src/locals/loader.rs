@@ -14,7 +14,7 @@ use models::llm::{LlmConfig, LlmHandle, LocalModel};
 use models::store::{Kind, Located, Progress, Store, Update};
 use routing::plan::Plan;
 
-use super::{Locals, Slot};
+use super::{Locals, Slot, Targets};
 
 /// What a plan needs of this machine.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +37,8 @@ pub struct Shape {
 #[derive(Clone, Debug)]
 struct Model {
     artifact: Arc<str>,
+    /// Names of the targets that it answers for.
+    targets: Vec<Arc<str>>,
     shape: Shape,
     /// A target names it: the gateway is ready when it is there. Others come behind, and may fail.
     awaited: bool,
@@ -50,20 +52,24 @@ impl Needed {
             let Some(artifact) = &target.artifact else {
                 continue;
             };
-            if !models.iter().any(|m| m.artifact == *artifact) {
-                models.push(Model {
-                    artifact: artifact.clone(),
-                    shape: Shape {
-                        context: target.context,
-                        slots: target.limits.concurrency,
-                        queue: target.limits.queue,
-                    },
-                    awaited: true,
-                });
+            if let Some(known) = models.iter_mut().find(|m| m.artifact == *artifact) {
+                known.targets.push(target.name.clone());
+                continue;
             }
+            models.push(Model {
+                artifact: artifact.clone(),
+                targets: vec![target.name.clone()],
+                shape: Shape {
+                    context: target.context,
+                    slots: target.limits.concurrency,
+                    queue: target.limits.queue,
+                },
+                awaited: true,
+            });
         }
         let plain = |artifact: &str, awaited| Model {
             artifact: artifact.into(),
+            targets: Vec::new(),
             shape: Shape::default(),
             awaited,
         };
@@ -79,6 +85,14 @@ impl Needed {
             models,
             pull: plan.server.auto_pull,
         }
+    }
+
+    /// Names of the targets that each artifact answers for.
+    pub(super) fn targets(&self) -> Targets {
+        self.models
+            .iter()
+            .map(|m| (m.artifact.clone(), m.targets.clone()))
+            .collect()
     }
 
     /// No target waits for anything: a plan without local models is ready at once, offline too.
@@ -104,6 +118,7 @@ impl Locals {
     ) -> io::Result<()> {
         let this = Arc::clone(self);
         let turn = this.turns.fetch_add(1, Ordering::AcqRel) + 1;
+        this.take_names(&needed);
         for model in &needed.models {
             this.slots()
                 .entry(model.artifact.clone())

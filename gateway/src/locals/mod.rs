@@ -31,10 +31,15 @@ use crate::telemetry::Telemetry;
 /// What is said of an engine that has ended by itself.
 const GIVEN_UP: &str = "the model's thread failed again and again and is given up (the log has the cause); a reload tries it anew";
 
+/// Names of targets, by artifact.
+type Targets = BTreeMap<Arc<str>, Vec<Arc<str>>>;
+
 /// All of them.
 pub struct Locals {
     store: Option<Store>,
     slots: Mutex<BTreeMap<Arc<str>, Slot>>,
+    /// Names of the targets that each artifact answers for, by the last plan. Locked before `slots` where both are.
+    targets: Mutex<Targets>,
     /// Held while one artifact is seen to: a reload that comes meanwhile waits and finds it there.
     loading: Mutex<()>,
     /// Plans seen so far: who loads for an older one than the last stops.
@@ -92,6 +97,7 @@ impl Locals {
         Arc::new(Self {
             store,
             slots: Mutex::default(),
+            targets: Mutex::default(),
             loading: Mutex::default(),
             turns: AtomicU64::new(0),
             telemetry,
@@ -100,6 +106,10 @@ impl Locals {
 
     fn slots(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn targets(&self) -> MutexGuard<'_, Targets> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set(&self, artifact: &str, slot: Slot) {

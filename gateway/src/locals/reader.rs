@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use models::encoder::{EmbedFor, EncoderHandle};
+use models::encoder::{EmbedFor, EncoderHandle, ROUTING_TOKENS};
 use models::heads::{Heads, features};
 use routing::facts::Facts;
 
@@ -43,6 +43,8 @@ impl Reader for HeadsReader {
         let embedded = self.encoder.embed(vec![text], EmbedFor::Routing);
         Box::pin(async move {
             let embedded = embedded.await.ok()?;
+            // One of just so many is taken for a longer one.
+            let whole = embedded.tokens.iter().all(|n| (*n as usize) < ROUTING_TOKENS);
             let vector = embedded.vectors.into_iter().next()?;
             let category = heads.category(&vector).label.into();
             Some(Reading {
@@ -50,6 +52,7 @@ impl Reader for HeadsReader {
                 difficulty: heads.difficulty(&vector, &cheap),
                 version,
                 vector: vector.into(),
+                whole,
             })
         })
     }

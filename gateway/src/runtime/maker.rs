@@ -79,7 +79,7 @@ fn open(
     let key = provider
         .api_key
         .as_ref()
-        .map(|secret| secrets.find(secret))
+        .map(|secret| secrets.keep(secret))
         .transpose()?;
     let proxy = provider
         .proxy

@@ -1,9 +1,10 @@
 //! Where secrets are looked up: `env:NAME` through a function that is handed in (tests have their own environment),
 //! `file:PATH` on the disk. Values go to who needs them and nowhere else.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use routing::plan::{SecretOrText, SecretRef};
@@ -11,10 +12,12 @@ use routing::plan::{SecretOrText, SecretRef};
 /// Looks up an environment variable.
 pub type Env = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// Looks up secrets, and remembers which files it read.
+/// Looks up secrets, and remembers what it read of those that must not go away with their file.
 #[derive(Clone)]
 pub struct Secrets {
     env: Env,
+    /// By file: what was last read there by [`Secrets::keep`].
+    kept: Arc<Mutex<HashMap<Arc<str>, String>>>,
 }
 
 /// A file that was read, and when it had last changed.
@@ -48,7 +51,10 @@ impl fmt::Debug for Secrets {
 impl Secrets {
     /// With the environment that is handed in.
     pub fn new(env: Env) -> Self {
-        Self { env }
+        Self {
+            env,
+            kept: Arc::default(),
+        }
     }
     /// With the process's environment.
     pub fn of_process() -> Self {
@@ -78,14 +84,38 @@ impl Secrets {
         }
     }
 
-    /// The value of something that may be a secret.
+    /// The value of a provider's secret: where its file cannot be read any more, or is empty, what was last read there. A file
+    /// that is being replaced must not switch a provider off. Keys of callers are not looked up so: they go with their file.
     ///
     /// # Errors
-    /// As [`Secrets::find`].
+    /// As [`Secrets::find`], where nothing was ever read there.
+    pub fn keep(&self, secret: &SecretRef) -> Result<String, String> {
+        let found = self.find(secret);
+        let SecretRef::File(path) = secret else {
+            return found;
+        };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Ok(value) => {
+                kept.insert(path.clone(), value.clone());
+                Ok(value)
+            }
+            Err(why) => {
+                let old = kept.get(path).cloned().ok_or_else(|| why.clone())?;
+                tracing::error!("{why}; the secret that was read there before stays in use");
+                Ok(old)
+            }
+        }
+    }
+
+    /// The value of something of a provider that may be a secret.
+    ///
+    /// # Errors
+    /// As [`Secrets::keep`].
     pub fn text(&self, value: &SecretOrText) -> Result<String, String> {
         match value {
             SecretOrText::Text(text) => Ok(text.to_string()),
-            SecretOrText::Secret(secret) => self.find(secret),
+            SecretOrText::Secret(secret) => self.keep(secret),
         }
     }
 }
@@ -117,5 +147,27 @@ mod tests {
         assert!(seen.is_stale());
         let secret = SecretRef::File(path.to_str().unwrap().into());
         assert_eq!(Secrets::of_process().find(&secret), Ok("sk-2".into()));
+    }
+
+    #[test]
+    fn what_a_provider_was_given_stays_when_its_file_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let secret = SecretRef::File(path.to_str().unwrap().into());
+        let secrets = Secrets::of_process();
+        assert!(secrets.keep(&secret).unwrap_err().contains("cannot be read"));
+        std::fs::write(&path, "sk-1\n").unwrap();
+        assert_eq!(secrets.keep(&secret), Ok("sk-1".into()));
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(secrets.clone().keep(&secret), Ok("sk-1".into()));
+        assert_eq!(
+            secrets.find(&secret),
+            Err(format!("{} is empty", path.display())),
+            "a caller's key goes"
+        );
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(secrets.keep(&secret), Ok("sk-1".into()));
+        std::fs::write(&path, "sk-2\n").unwrap();
+        assert_eq!(secrets.keep(&secret), Ok("sk-2".into()));
     }
 }

@@ -1,14 +1,16 @@
 //! One connection: which HTTP it speaks, its limits, and what ends it.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -20,8 +22,11 @@ use super::io::{Other, SocketIo};
 use super::lifecycle::{Phase, Phases};
 use super::streams::Streams;
 use super::tls;
-use super::watch::Watch;
+use super::watch::{Counted, Watch};
 use crate::app::App;
+use crate::steps::decode;
+use crate::telemetry::Telemetry;
+use crate::telemetry::names::Name;
 
 /// A head must be there, and an idle connection is kept, for so long.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -130,7 +135,8 @@ where
     if h2 {
         let (clock, stalled) = (app.clock().clone(), app.process().client_stalled.clone());
         let let_go = app.process().let_go.clone();
-        serve_h2(app, io, Streams::new(clock, watch, stalled, let_go), phases).await;
+        let streams = Streams::new(clock, Arc::clone(&watch), stalled, let_go);
+        serve_h2(app, io, watch, streams, phases).await;
     } else {
         serve_h1(app.on_connection(watch), io, phases).await;
     }
@@ -140,34 +146,83 @@ async fn serve_h1<T>(app: App, io: T, mut phases: Phases)
 where
     T: Read + Write + Unpin,
 {
+    let telemetry = app.telemetry().clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let app = app.clone();
         async move { Ok::<_, Infallible>(app.handle(request).await) }
     });
-    let mut conn = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(MAX_BUF)
-            .serve_connection(io, service)
-    );
-    tokio::select! {
-        _ = conn.as_mut() => return,
-        () = phases.reach(Phase::Closing) => conn.as_mut().graceful_shutdown(),
+    let mut conn = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_BUF)
+        .serve_connection(io, service);
+    let ended = tokio::select! {
+        ended = &mut conn => Some(ended),
+        () = phases.reach(Phase::Closing) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            Pin::new(&mut conn).graceful_shutdown();
+            (&mut conn).await
+        }
+    };
+    // The same clock ends a connection that asks nothing more: nothing of a head is there then.
+    let late = ended.is_err_and(|error| error.is_timeout());
+    if late && !conn.into_parts().read_buf.is_empty() {
+        let_go(&telemetry, "slow_head");
     }
-    let _ = conn.await;
 }
 
-async fn serve_h2<T>(app: App, io: T, streams: Streams, mut phases: Phases)
+/// Counts a connection that hyper let go for what it did.
+fn let_go(telemetry: &Telemetry, why: &'static str) {
+    telemetry.counter(Name::LetGo, &[why]).increment(1);
+}
+
+/// Who asks beyond [`routing::plan::Plan::most_requests`] is told so; where as many again wait to be told, nobody else is.
+fn is_beyond_answers(app: &App) -> bool {
+    let open = app.in_flight().load(Ordering::Relaxed);
+    open >= 2 * app.runtime().plan.most_requests()
+}
+
+/// An HTTP/2 connection has ended: was that for frames that we do not take (too many resets, a head without end, nonsense)?
+/// A socket that breaks is not, nor is what the client says of us.
+fn judge(telemetry: &Telemetry, ended: Result<(), hyper::Error>) {
+    let Err(error) = ended else { return };
+    if error.is_timeout() {
+        // A ping of ours that nobody answered.
+        return;
+    }
+    let Some(why) = error.source().filter(|why| !why.is::<io::Error>()) else {
+        return;
+    };
+    if !why.to_string().contains("received") {
+        let_go(telemetry, "protocol");
+    }
+}
+
+async fn serve_h2<T>(app: App, io: T, watch: Arc<Watch>, streams: Streams, mut phases: Phases)
 where
     T: Read + Write + Unpin,
 {
+    let telemetry = app.telemetry().clone();
     let begins = streams.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (app, begun) = (app.clone(), begins.begin());
+        let request = request.map(|body| {
+            if body.is_end_stream() {
+                decode::Incoming::Hyper(body)
+            } else {
+                decode::Incoming::Counted(Counted::new(body, Arc::clone(&watch)))
+            }
+        });
         async move {
+            if is_beyond_answers(&app) {
+                // Its stream is reset.
+                return Err(io::Error::other("more requests are open than can be answered"));
+            }
             let response = app.handle(request).await;
-            Ok::<_, Infallible>(response.map(|body| begun.watched(body)))
+            Ok(response.map(|body| begun.watched(body)))
         }
     });
     let mut conn = pin!(
@@ -182,7 +237,7 @@ where
             .serve_connection(io, service)
     );
     tokio::select! {
-        _ = conn.as_mut() => return,
+        ended = conn.as_mut() => return judge(&telemetry, ended),
         () = streams.lost_manners() => return,
         () = phases.reach(Phase::Closing) => {}
         () = streams.quiet_for(HEAD_TIMEOUT) => {}
@@ -190,7 +245,7 @@ where
     conn.as_mut().graceful_shutdown();
     // Last pieces may still wait in buffers, for a caller that takes nothing and has no request open any more.
     tokio::select! {
-        _ = conn => {}
+        ended = conn => judge(&telemetry, ended),
         () = streams.lost_manners() => {}
         () = streams.quiet_for(HEAD_TIMEOUT) => {}
     }

@@ -1,7 +1,8 @@
 //! What an HTTP/2 connection may do that is work for us and no request: talk without asking (pings, settings, window updates,
-//! heads that do not end), and ask without waiting for an answer (streams that are opened and reset).
+//! heads that do not end), also beside a request that is open, and ask without waiting for an answer (streams that are opened
+//! and reset).
 //!
-//! Both are budgets that refill: a client that keeps alive, or whose user changes his mind, never meets them. Who does is let go
+//! All are budgets that refill: a client that keeps alive, or whose user changes his mind, never meets them. Who does is let go
 //! with its whole connection. Pure: the time is handed in.
 
 use std::time::Duration;
@@ -12,6 +13,14 @@ use routing::units::Time;
 const TALK: u64 = 128 * 1024;
 /// And so many more a second. (A ping has 17 bytes.)
 const TALK_A_SECOND: u64 = 8 * 1024;
+/// Bytes that may come while a request is open, at once, beyond those of bodies: what the client may send ahead (its window,
+/// which is not read yet) and what frames and TLS add to it.
+const BUSY_TALK: u64 = 2 * 1024 * 1024;
+/// And so many more a second.
+const BUSY_TALK_A_SECOND: u64 = 16 * 1024;
+/// What a piece of a body takes beside its bytes: the frame's head and TLS's; of an answer's, that its reader makes room for
+/// more, twice.
+const PIECE: u64 = 64;
 /// Streams that may be left before their answer has ended, at once. Each one that is answered makes up for another.
 const LEFT: u64 = 200;
 /// And so many more a second.
@@ -40,6 +49,7 @@ impl Why {
 #[derive(Debug)]
 pub struct Manners {
     talk: Budget,
+    busy: Budget,
     left: Budget,
 }
 
@@ -88,6 +98,7 @@ impl Manners {
     pub fn new(now: Time) -> Self {
         Self {
             talk: Budget::new(TALK, TALK_A_SECOND, now),
+            busy: Budget::new(BUSY_TALK, BUSY_TALK_A_SECOND, now),
             left: Budget::new(LEFT, LEFT_A_SECOND, now),
         }
     }
@@ -100,9 +111,25 @@ impl Manners {
         self.talk.take(bytes, now).then_some(()).ok_or(Why::Talk)
     }
 
-    /// A request began: what was said before was said to ask it.
+    /// So many bytes came while a request was open.
+    ///
+    /// # Errors
+    /// That was too much, beyond what bodies came to.
+    pub fn talked_beside(&mut self, bytes: u64, now: Time) -> Result<(), Why> {
+        self.busy.take(bytes, now).then_some(()).ok_or(Why::Talk)
+    }
+
+    /// A piece of a body of so many bytes was passed on, of a request or of an answer. An empty one is worth nothing.
+    pub fn passed(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.busy.back(bytes.saturating_add(PIECE));
+        }
+    }
+
+    /// A request began: what was said before was said to ask it. Beside others it makes up for as much as it might have without.
     pub fn asked(&mut self) {
         self.talk.used = 0;
+        self.busy.back(TALK);
     }
 
     /// A stream ended: with its answer, or left before.
@@ -153,6 +180,29 @@ mod tests {
             .position(|n| m.ended(false, at(n / 10)).is_err())
             .unwrap();
         assert!((200..205).contains(&resets), "{resets}");
+    }
+
+    #[test]
+    fn beside_a_request_bodies_are_no_talk_and_the_rest_is() {
+        // A body of 1 GB at once, all of whose window comes before it is read.
+        let mut m = Manners::new(at(0));
+        for _ in 0..1_000 {
+            for _ in 0..64 {
+                assert_eq!(m.talked_beside(16_384 + 40, at(0)), Ok(()));
+            }
+            (0..64).for_each(|_| m.passed(16_384));
+        }
+        // A stream of small events, whose reader makes room after each, and keeps alive.
+        for n in 0..1_000_000 {
+            m.passed(10);
+            assert_eq!(m.talked_beside(2 * 13 + 17, at(n / 1_000)), Ok(()));
+        }
+        // Pings alone, and empty pieces between them.
+        let pings = (0..1_000_000).position(|_| {
+            m.passed(0);
+            m.talked_beside(17, at(1_000)).is_err()
+        });
+        assert!((100_000..130_000).contains(&pings.unwrap()), "{pings:?}");
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::addresses::Connected;
 use crate::app::App;
 use crate::error::{Error, Kind};
 use crate::telemetry::names::Name;
+use crate::telemetry::tasks::Tasks;
 
 const LAG_EVERY: Duration = Duration::from_millis(250);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -172,14 +173,14 @@ async fn turn_away(mut stream: TcpStream, said: &'static str) {
     while matches!(stream.read(&mut unread).await, Ok(1..)) {}
 }
 
-/// One core: its connections, and how late its timers are.
+/// One core: its connections, how many tasks it has and how late its timers are.
 async fn core(
     app: App,
     mut sockets: mpsc::UnboundedReceiver<(StdStream, Connected)>,
     load: Arc<AtomicUsize>,
     mut phases: Phases,
 ) {
-    let _lag = tokio::spawn(measure_lag(app.clone()));
+    let _measured = tokio::spawn(measure(app.clone()));
     let mut connections = JoinSet::new();
     let mut closing = phases.clone();
     loop {
@@ -231,15 +232,17 @@ impl Drop for Open {
     }
 }
 
-async fn measure_lag(app: App) {
+async fn measure(app: App) {
     let lag = app
         .telemetry()
         .histogram(Name::LoopLag, &[&app.core().to_string()]);
+    let mut tasks = Tasks::of(tokio::runtime::Handle::current(), app.telemetry());
     let mut due: Time = app.clock().now() + LAG_EVERY;
     loop {
         app.clock().sleep_until(due).await;
         let now = app.clock().now();
         lag.record(now.since(due).as_secs_f64());
+        tasks.report();
         due = now + LAG_EVERY;
     }
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use metrics::Counter;
@@ -38,9 +39,23 @@ struct Shared {
     begun: Mutex<Option<Arc<Waiting>>>,
 }
 
-/// Since when a piece of a body waits until the caller makes room for it; 0: none does.
-#[derive(Debug, Default)]
-struct Waiting(AtomicU64);
+/// What a stream's clock goes by.
+#[derive(Debug)]
+struct Waiting {
+    /// Since when a piece of a body waits until the caller makes room for it; 0: none does.
+    since: AtomicU64,
+    /// When a whole answer must have been taken.
+    until: AtomicU64,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self {
+            since: AtomicU64::new(0),
+            until: AtomicU64::new(Time::NEVER.0),
+        }
+    }
+}
 
 impl Streams {
     /// For a connection; `stalled` counts the streams that are let go.
@@ -120,12 +135,15 @@ impl Shared {
         alarm: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        let since = waiting.0.load(Ordering::Relaxed);
+        let since = waiting.since.load(Ordering::Relaxed);
         if since == 0 {
             *alarm = None;
             return Poll::Pending;
         }
-        let due = self.clock.instant(Time(since) + self.watch.write_stall());
+        let until = Time(waiting.until.load(Ordering::Relaxed));
+        let due = self
+            .clock
+            .instant((Time(since) + self.watch.write_stall()).min(until));
         let alarm = alarm.get_or_insert_with(|| Box::pin(self.clock.sleep_until(Time::NEVER)));
         if alarm.deadline() != due {
             alarm.as_mut().reset(due);
@@ -178,10 +196,12 @@ impl Asked {
 impl Begun {
     /// Its response's body, with the moments told at which hyper takes pieces of it.
     pub fn watched<B: Body>(mut self, body: B) -> Watched<B> {
-        Watched {
-            body,
-            asked: self.0.take(),
+        let asked = self.0.take();
+        if let (Some(Asked { waiting, streams }), Some(bytes)) = (&asked, body.size_hint().exact()) {
+            let until = streams.watch.taken_by(bytes, streams.clock.now());
+            waiting.until.store(until.0, Ordering::Relaxed);
         }
+        Watched { body, asked }
     }
 }
 
@@ -219,10 +239,13 @@ impl<B: Body + Unpin> Body for Watched<B> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if let Some(Asked { waiting, streams }) = &self.asked {
             let since = match &polled {
-                Poll::Ready(Some(Ok(_))) => streams.clock.now().0,
+                Poll::Ready(Some(Ok(frame))) => {
+                    streams.watch.passed(frame.data_ref().map_or(0, Buf::remaining));
+                    streams.clock.now().0
+                }
                 _ => 0,
             };
-            waiting.0.store(since, Ordering::Relaxed);
+            waiting.since.store(since, Ordering::Relaxed);
         }
         polled
     }

@@ -23,10 +23,10 @@ use crate::cache::telling::{Replay, Telling};
 use crate::cache::{Cache, Entry};
 use crate::call::Call;
 use crate::cascade::Head;
-use crate::classify::Classifier;
+use crate::classify::{self, Classifier};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::leases::ByteBudget;
+use crate::leases::{self, ByteBudget};
 use crate::providers::render::Form;
 use crate::telemetry::record;
 
@@ -52,6 +52,8 @@ pub struct Ask<'a> {
     pub clock: &'a Clock,
     /// Bytes that all logs and bodies share.
     pub bodies: &'a Arc<ByteBudget>,
+    /// The part of them that the caller's tenant may hold, where tenants are known.
+    pub of_tenant: Option<Arc<ByteBudget>>,
     /// Reads what is asked, where the route looks for questions that mean the same.
     pub classifier: &'a Arc<Classifier>,
     /// What such a look came to.
@@ -155,7 +157,7 @@ pub async fn seat(mut ask: Ask<'_>) -> Result<Seat> {
         }
         let begin = || {
             let body = named.as_ref().map(|(_, body)| *body);
-            Flight::led(Form::of(ask.call), ask.bodies.take(0), body)
+            Flight::led(Form::of(ask.call), log_bytes(&ask), body)
         };
         let boarded = match &listed {
             Some(key) => ask.cache.flights().board(key, begin),
@@ -192,6 +194,15 @@ pub async fn seat(mut ask: Ask<'_>) -> Result<Seat> {
     }
 }
 
+/// What a flight's log takes is its leader's tenant's, like the body that it answers.
+fn log_bytes(ask: &Ask<'_>) -> Option<leases::Bytes> {
+    let mut bytes = ask.bodies.take(0)?;
+    match &ask.of_tenant {
+        Some(tenant) if !bytes.belong_to(Arc::clone(tenant)) => None,
+        _ => Some(bytes),
+    }
+}
+
 /// Looks for a question that means the same. `None`: there is none to look for, or the encoder has no time for it.
 async fn alike(ask: &mut Ask<'_>) -> Option<Found> {
     let turn = semantic::turn(ask.call)?;
@@ -207,8 +218,11 @@ async fn alike(ask: &mut Ask<'_>) -> Option<Found> {
         took: ask.clock.now().since(from),
         ..Sighting::default()
     });
-    let reading = reading?;
     // One run of the encoder for this and for step 10.
+    let Some(reading) = reading else {
+        classify::failed(ask.facts);
+        return None;
+    };
     reading.note(ask.facts);
     sighting.heads = Some(Arc::clone(&reading.version));
     let sought = Sought::of(ask.call, &turn, ask.facts, ask.policy, &reading)?;

@@ -1,4 +1,4 @@
-//! Step 2, `deadline`: the caller's patience, from our header or from what its client announces, else the default.
+//! Step 2, `deadline`: the caller's patience, from our header and from what its client announces, else the default.
 //!
 //! It stands before anything that may wait: every later step sees time left, so limits never add up. It must never
 //! lengthen what the plan allows.
@@ -30,32 +30,31 @@ const HEAD_START: Duration = Duration::from_millis(100);
 /// # Errors
 /// 400 when `x-weir-deadline-ms` is not a whole number above zero.
 pub fn deadline(headers: &HeaderMap, server: &Server, now: Time) -> Result<Deadline> {
-    if let Some(value) = headers.get("x-weir-deadline-ms") {
-        let ms = value
-            .to_str()
-            .ok()
-            .and_then(|v| v.trim().parse::<u64>().ok())
-            .filter(|ms| *ms > 0);
-        let Some(ms) = ms else {
-            let message = "x-weir-deadline-ms: write a whole number of milliseconds above 0";
-            return Err(Error::new(Kind::BadHeader, message).param("x-weir-deadline-ms"));
-        };
-        let at = now + Duration::from_millis(ms).min(server.max_deadline);
-        return Ok(Deadline {
-            commit: at,
-            whole: at,
-            silence: None,
-        });
-    }
+    let own = own(headers)?;
     let announced = announced(headers);
-    let patience = announced
-        .unwrap_or(server.default_deadline)
-        .min(server.max_deadline);
+    // Whoever gives up first is right: what a client announces is when it hangs up, whatever our header grants it.
+    let patience = [own, announced].into_iter().flatten().min();
+    let at = |patience: Duration| now + patience.min(server.max_deadline);
     Ok(Deadline {
-        commit: now + patience,
-        whole: Time::NEVER,
+        commit: at(patience.unwrap_or(server.default_deadline)),
+        whole: own.map_or(Time::NEVER, at),
         silence: announced,
     })
+}
+
+/// `x-weir-deadline-ms`.
+fn own(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let Some(value) = headers.get("x-weir-deadline-ms") else {
+        return Ok(None);
+    };
+    let ms = value.to_str().ok().and_then(|v| v.trim().parse::<u64>().ok());
+    match ms {
+        Some(ms) if ms > 0 => Ok(Some(Duration::from_millis(ms))),
+        _ => {
+            let message = "x-weir-deadline-ms: write a whole number of milliseconds above 0";
+            Err(Error::new(Kind::BadHeader, message).param("x-weir-deadline-ms"))
+        }
+    }
 }
 
 /// `x-stainless-read-timeout`, else `x-stainless-timeout`, in seconds; clients that have none say so in words.
@@ -107,5 +106,17 @@ mod tests {
             at(600_000)
         );
         assert_eq!(of(&[("x-stainless-timeout", "0.1")]).unwrap().commit, at(50));
+    }
+
+    #[test]
+    fn our_header_and_a_clients_own_time_out_both_count() {
+        let both = |ms, s| of(&[("x-weir-deadline-ms", ms), ("x-stainless-read-timeout", s)]).unwrap();
+        let d = both("30000", "10");
+        assert_eq!((d.commit, d.whole), (at(9_900), at(30_000)));
+        assert_eq!(d.silence, Some(Duration::from_millis(9_900)));
+        let d = both("5000", "10");
+        assert_eq!((d.commit, d.whole), (at(5_000), at(5_000)));
+        assert_eq!(d.silence, Some(Duration::from_millis(9_900)));
+        assert_eq!(of(&[("x-weir-deadline-ms", "5000")]).unwrap().silence, None);
     }
 }

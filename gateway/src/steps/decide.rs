@@ -1,6 +1,7 @@
 //! Step 10, `decide`: who is asked first, and why. Dear facts are found out only when the decision asks for them.
 //!
-//! It stands behind every limit, so that nobody is classified who will not be served. It must never call a target.
+//! It stands behind every limit, so that nobody is classified who will not be served (but by a semantic look in step 7, whose
+//! reading it then uses). It must never call a target.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,6 +9,7 @@ pub mod log;
 pub mod names;
 pub mod panics;
 pub mod record;
+pub mod tasks;
 pub mod writer;
 
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Every metric: its name, its labels, what it counts. The one list that code, `/metrics` and the README's table share.
+//! Every metric: its name, its labels, what it counts. The one list of the code and of `/metrics`; a test below holds the page for
+//! people, `docs/metrics.md`, to it.
 
 /// What kind of metric it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,7 +67,7 @@ metrics_table! {
     OverLimit = "weir_over_limit_total", Shape::Counter, ["owner", "limit"], "Requests refused by a limit: whose (key, tenant, route, total, address) and which.";
     CacheLookups = "weir_cache_lookups_total", Shape::Counter, ["route", "found"], "Requests whose answer may be shared, by what was found: hit (a kept answer), semantic (that to a question that means the same), coalesced (read along with another's call), miss.";
     SemanticLookups = "weir_semantic_lookups_total", Shape::Counter, ["route", "came_to"], "Questions that were looked for by their meaning, by what it came to: repeat (the very text), hit, explore (the model was asked, to compare), refused (by a guard), miss.";
-    SemanticEvidence = "weir_semantic_evidence_total", Shape::Counter, ["verdict"], "Kept answers that were compared with a fresh one: same, different, unsure.";
+    SemanticEvidence = "weir_semantic_evidence_total", Shape::Counter, ["verdict"], "Kept answers that a fresh one was asked for, to compare: same, different, unsure, uncompared (the encoder was not there, or an answer is longer than it reads whole).";
     CacheBytes = "weir_cache_bytes", Shape::Gauge, ["store"], "Weight of the answers that are kept: exact (by question), named (by idempotency-key), semantic (by what the question means; its part is there twice where it is exact too).";
     CacheEntries = "weir_cache_entries", Shape::Gauge, ["store"], "Answers that are kept.";
     Flights = "weir_flights", Shape::Gauge, [], "Calls that run and can be joined by who asks the same.";
@@ -87,18 +88,19 @@ metrics_table! {
     Cost = "weir_cost_nano_usd_total", Shape::Counter, ["target"], "Cost in 10^-9 US dollars.";
     InFlight = "weir_requests_in_flight", Shape::Gauge, [], "Requests whose body has not ended.";
     Connections = "weir_connections", Shape::Gauge, [], "Open data plane connections.";
-    ConnectionsRefused = "weir_connections_refused_total", Shape::Counter, [], "Connections turned away because server.max_connections was reached.";
+    ConnectionsRefused = "weir_connections_refused_total", Shape::Counter, [], "Connections turned away: server.max_connections was reached, or what one address may have (server.per_address connections).";
     ClientGone = "weir_clients_gone_total", Shape::Counter, [], "Requests whose caller left before the end.";
-    ClientStalled = "weir_clients_stalled_total", Shape::Counter, [], "Connections (HTTP/2: streams) dropped because the caller read nothing for client_write_ms.";
-    LetGo = "weir_connections_let_go_total", Shape::Counter, ["why"], "HTTP/2 connections let go: talk (they send and ask nothing), resets (they ask and leave before the answer).";
+    ClientStalled = "weir_clients_stalled_total", Shape::Counter, [], "Connections (HTTP/2: streams) dropped because the caller read nothing for client_write_ms, or took a whole answer too slowly.";
+    LetGo = "weir_connections_let_go_total", Shape::Counter, ["why"], "Connections let go: talk (HTTP/2 frames that ask nothing), resets (they ask and leave before the answer), protocol (HTTP/2 itself ended it: too many resets, an endless head, broken frames), slow_head (HTTP/1: a head that did not come in its time).";
     HandshakesFailed = "weir_tls_handshakes_failed_total", Shape::Counter, [], "Connections that did not come through their TLS handshake.";
     Panics = "weir_panics_total", Shape::Counter, [], "Bugs that were caught while a request was served.";
     BodyBytes = "weir_body_bytes_in_flight", Shape::Gauge, [], "Bytes of request bodies being read or held.";
     LocalQueue = "weir_local_queue_depth", Shape::Gauge, ["target"], "Requests waiting for a local model.";
     LocalRunning = "weir_local_batch_size", Shape::Gauge, ["target"], "Sequences a local model is working on.";
     LocalWait = "weir_local_predicted_wait_seconds", Shape::Gauge, ["target"], "Predicted wait of a new request at a local model.";
-    LocalSpeed = "weir_local_tokens_per_second", Shape::Gauge, ["target"], "Tokens that a local model generated in the last second.";
+    LocalSpeed = "weir_local_tokens_per_second", Shape::Gauge, ["target"], "Tokens a second that a local model generates, all its answers together: smoothed over its recent steps, and its last value while it generates nothing.";
     LocalTokens = "weir_local_tokens_total", Shape::Counter, ["target"], "Tokens that a local model generated, for callers that stayed and callers that left.";
+    Tasks = "weir_tasks", Shape::Gauge, [], "Live tasks of all runtimes that serve: one for each connection and each shared call, and a few a core that are always there.";
     LoopLag = "weir_loop_lag_seconds", Shape::Histogram(SHORT), ["core"], "How late a timer of this loop fired.";
     Artifacts = "weir_artifact_ready", Shape::Gauge, ["artifact"], "1: the artifact is there and verified.";
     TargetOn = "weir_target_on", Shape::Gauge, ["target"], "1: the target is part of its cascades.";
@@ -117,19 +119,90 @@ metrics_table! {
 mod tests {
     use super::*;
 
+    fn specs() -> impl Iterator<Item = Spec> {
+        Name::ALL.iter().map(|n| n.spec())
+    }
+
+    /// A page of the repository, for people.
+    fn page(path: &str) -> String {
+        let path = format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    /// How a metric's row begins in `docs/metrics.md`.
+    fn row(spec: &Spec) -> String {
+        let kind = match spec.shape {
+            Shape::Counter => "counter",
+            Shape::Gauge => "gauge",
+            Shape::Histogram(_) => "histogram",
+        };
+        let labels: Vec<String> = spec.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = if labels.is_empty() {
+            "-".to_owned()
+        } else {
+            labels.join(", ")
+        };
+        format!("| `{}` | {kind} | {labels} | ", spec.name)
+    }
+
+    /// Every name of a metric that stands in a text.
+    fn named(text: &str) -> Vec<&str> {
+        let words = text.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'));
+        let ours = words.filter(|word| word.starts_with("weir_"));
+        ours.map(|word| word.strip_suffix("_bucket").unwrap_or(word))
+            .collect()
+    }
+
     #[test]
     fn names_differ_and_follow_the_conventions() {
-        let mut names: Vec<_> = Name::ALL.iter().map(|n| n.spec().name).collect();
+        let mut names: Vec<_> = specs().map(|spec| spec.name).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Name::ALL.len());
-        for spec in Name::ALL.iter().map(|n| n.spec()) {
+        for spec in specs() {
             assert!(spec.name.starts_with("weir_"), "{}", spec.name);
             assert_eq!(
                 spec.shape == Shape::Counter,
                 spec.name.ends_with("_total"),
                 "{}",
                 spec.name
+            );
+        }
+    }
+
+    #[test]
+    fn the_page_has_a_row_for_every_metric() {
+        let page = page("docs/metrics.md");
+        for spec in specs() {
+            let begins = row(&spec);
+            let rows = page.lines().filter(|line| line.starts_with(&begins)).count();
+            assert_eq!(rows, 1, "docs/metrics.md must have one row that begins: {begins}");
+        }
+    }
+
+    #[test]
+    fn the_pages_name_no_metric_that_is_not_there() {
+        for path in ["docs/metrics.md", "docs/soak.md", "README.md", "ARCHITECTURE.md"] {
+            let page = page(path);
+            for name in named(&page) {
+                assert!(
+                    specs().any(|spec| spec.name == name),
+                    "{path} names {name}, and there is no such metric"
+                );
+            }
+        }
+        assert_eq!(
+            named("`weir_a_total{x=\"y\"}`, rate(weir_b_bucket[5m]) weird"),
+            ["weir_a_total", "weir_b"]
+        );
+    }
+
+    #[test]
+    fn what_a_soak_compares_at_rest_is_a_gauge_here() {
+        for held in load_tests::soak::HELD {
+            assert!(
+                specs().any(|spec| spec.name == held && spec.shape == Shape::Gauge),
+                "load_tests::soak::HELD names {held}, and there is no such gauge"
             );
         }
     }

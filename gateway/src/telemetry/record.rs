@@ -69,7 +69,7 @@ pub struct Attempt {
     /// Its tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// Its cost in nano-dollars; absent when the price is unknown.
+    /// Its cost in nano-dollars; absent when the price is unknown, or nothing was used. More than its usage where `maybe_billed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_nano_usd: Option<u64>,
 }

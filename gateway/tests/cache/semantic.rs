@@ -19,6 +19,10 @@ struct Encoder {
     runs: AtomicUsize,
     /// Never answers.
     stuck: bool,
+    /// Never answers on a text that has this in it.
+    stuck_at: Option<&'static str>,
+    /// Reads so many bytes of a text, where it does not read all.
+    reads: Option<usize>,
 }
 
 impl Reader for Encoder {
@@ -28,7 +32,7 @@ impl Reader for Encoder {
     }
     fn read(&self, text: String, _: &Facts) -> Pin<Box<dyn Future<Output = Option<Reading>> + Send>> {
         self.runs.fetch_add(1, Ordering::Relaxed);
-        if self.stuck {
+        if self.stuck || self.stuck_at.is_some_and(|word| text.contains(word)) {
             return Box::pin(std::future::pending());
         }
         let weather = text.contains("weather");
@@ -38,6 +42,7 @@ impl Reader for Encoder {
             difficulty: 0.0,
             version: "script-1".into(),
             vector: vector.into(),
+            whole: self.reads.is_none_or(|most| text.len() <= most),
         })))
     }
 }
@@ -54,8 +59,12 @@ fn plan(rate: f64) -> String {
 }
 
 fn with(rate: f64, script: Script) -> (House, Arc<Encoder>) {
-    let house = house(&plan(rate), [script]);
-    let encoder = Arc::new(Encoder::default());
+    with_encoder(&plan(rate), script, Encoder::default())
+}
+
+fn with_encoder(plan: &str, script: Script, encoder: Encoder) -> (House, Arc<Encoder>) {
+    let house = house(plan, [script]);
+    let encoder = Arc::new(encoder);
     house
         .app
         .set_classifier(Classifier::new(Some(Arc::clone(&encoder) as Arc<dyn Reader>)));
@@ -177,6 +186,84 @@ async fn other_answers_are_told_to_be_different_and_become_entries() {
     ] {
         assert!(page.contains(line), "{line}: {page}");
     }
+}
+
+/// Neither equal nor plainly different: only an encoder could say.
+const LONG: &str =
+    "A weir is a low wall across a stream which holds the water back and lets what is too much run over";
+const LONG_TOO: &str = "People put such a barrier into rivers so that boats find enough depth there and mills have something to turn with";
+
+/// Whoever asks goes on, and what it held is given back, however long it takes to learn from its answer.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_held_while_an_answer_is_learnt_from() {
+    let keys = "[server]\nauth = \"keys\"\n[[keys]]\nname = \"a\"\nkey = \"env:KEY_A\"\n\
+                limits = { concurrency = 1 }\n";
+    let encoder = Encoder {
+        stuck_at: Some("barrier"),
+        ..Encoder::default()
+    };
+    let (house, _) = with_encoder(&format!("{}{keys}", plan(0.02)), Script::answer(LONG), encoder);
+    let key = [("authorization", "Bearer key-a")];
+    let asked = async |n| {
+        let answer = house.send(&key, &ask(question(n), json!({}))).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        house.landed().await;
+        assert_eq!(house.app.bodies().used(), 0);
+    };
+    asked(0).await;
+    let began = house.app.clock().now();
+    house.fake.turn(Script::answer(LONG_TOO));
+    asked(1).await;
+    asked(2).await;
+    let took = house.app.clock().now().since(began);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// An answer that cannot be compared has shown nothing: it counts as a wrong one, and the bound leaves less room.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_compared_stays_charged() {
+    let mut hits = Vec::new();
+    for (reads, verdict) in [(None, "unsure"), (Some(80), "uncompared")] {
+        let encoder = Encoder {
+            reads,
+            ..Encoder::default()
+        };
+        let (house, _) = with_encoder(&plan(0.3), Script::answer(LONG), encoder);
+        for n in 0..400 {
+            let says = if n % 2 == 0 { LONG } else { LONG_TOO };
+            house.fake.turn(Script::answer(says));
+            house.asked_and_kept(&ask(question(n), json!({}))).await;
+        }
+        let page = house.app.telemetry().render();
+        let counted = |verdict: &str| format!("weir_semantic_evidence_total{{verdict=\"{verdict}\"}}");
+        assert!(page.contains(&counted(verdict)), "{page}");
+        assert_eq!(
+            page.contains(&format!("{} 0", counted("uncompared"))),
+            reads.is_none()
+        );
+        let looks = house.looks().await;
+        hits.push(looks.iter().filter(|l| l["came_to"] == "hit").count());
+    }
+    assert!(hits[0] > 2 * hits[1], "{hits:?}");
+}
+
+/// Of a question that is too long for it the encoder sees head and tail, and the middle could say anything.
+#[tokio::test(start_paused = true)]
+async fn a_question_that_the_encoder_does_not_read_whole_is_not_looked_for() {
+    let encoder = Encoder {
+        reads: Some(40),
+        ..Encoder::default()
+    };
+    let (house, encoder) = with_encoder(&plan(1.0), Script::answer(TEXT), encoder);
+    for text in [
+        "tell me what a weir is",
+        "tell me what a weir is, and what it is good for",
+    ] {
+        let body = ask(json!([{"role": "user", "content": text}]), json!({}));
+        assert_eq!(house.asked_and_kept(&body).await.text(), TEXT);
+    }
+    assert_eq!(house.semantic(), (1, 1));
+    assert_eq!(encoder.runs.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -397,8 +484,20 @@ async fn an_operator_clears_what_is_kept_and_the_bound_goes_on() {
     assert_eq!(house.semantic(), (1, 1));
     house.app.cache().clear();
     assert_eq!(house.semantic(), (0, 1));
+    // What is on its way is from before it, too.
+    let gate = Gate::default();
+    let slow = Script::new().begin("m").act(Act::Gate(gate.clone())).text(TEXT);
+    house.fake.turn(slow.stop().usage(3, 5).done());
+    let waiting = tokio::spawn(house.send(&[], &ask(question(1), json!({}))));
+    house.readers(1).await;
+    house.app.cache().clear();
+    gate.open();
+    assert_eq!(waiting.await.unwrap().text(), TEXT);
+    house.landed().await;
+    assert_eq!(house.semantic(), (0, 2));
+    house.fake.turn(Script::answer(TEXT));
     house.asked_and_kept(&ask(question(0), json!({}))).await;
-    assert_eq!(house.semantic(), (1, 2));
+    assert_eq!(house.semantic(), (1, 3));
     // A plan without it leaves nothing behind.
     let other = routing::plan::load(crate::house::PLAN).unwrap();
     house.app.swap(other.plan, other.notes);

@@ -72,6 +72,11 @@ async fn wrong_keys_are_counted_by_address_and_right_ones_pass() {
     let wait: u64 = told.header("retry-after").unwrap().parse().unwrap();
     assert!((1..=12).contains(&wait), "{wait}");
     assert_eq!(
+        told.header("x-should-retry"),
+        Some("false"),
+        "the key stays wrong"
+    );
+    assert_eq!(
         ask("key-a").await.status,
         200,
         "who has a key is not locked out by who guesses"
@@ -88,6 +93,9 @@ async fn requests_are_counted_by_address_before_anything_is_looked_at() {
     let gateway = with("per_address = { requests_per_minute = 2 }").await;
     for key in ["key-a", "nobody's"] {
         assert_ne!(gateway.ask_keyed(key).await.status, 429);
+    }
+    for path in ["/nowhere", "/v1/models"] {
+        assert_eq!(gateway.ask("GET", path, &[], "").await.status, 429, "{path}");
     }
     for key in ["key-b", "nobody's"] {
         let told = gateway.ask_keyed(key).await;
@@ -130,6 +138,35 @@ async fn a_tenant_that_holds_its_share_of_bodies_does_not_hold_everybodys() {
     first.raw(b"}").await;
     assert_eq!(first.answer().await.status, 200);
     eventually("all is given back", || app.bodies().used() == 0).await;
+}
+
+/// Heads announce more than there is room for, and no byte of a body comes: that holds nothing.
+#[tokio::test]
+async fn what_is_announced_and_not_sent_takes_nobodys_room() {
+    let server = "max_body_bytes = 2_048\nmax_body_bytes_in_flight = 6_000\ntenant_body_share = 1.0";
+    let gateway = with(server).await;
+    let long = format!(
+        r#"{{"model":"auto","messages":[{{"role":"user","content":"{}"}}]}}"#,
+        "x".repeat(1_900)
+    );
+    let whole = request("POST", "/v1/chat/completions", &keyed("key-a"), &long);
+    let head = &whole[..whole.len() - long.len()];
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        let mut wire = gateway.connect().await;
+        wire.raw(head.as_bytes()).await;
+        silent.push(wire);
+    }
+    let app = gateway.app.clone();
+    eventually("all of them wait", || {
+        app.in_flight().load(std::sync::atomic::Ordering::Relaxed) == 8
+    })
+    .await;
+    assert_eq!(app.bodies().used(), 0);
+    let other = gateway
+        .ask("POST", "/v1/chat/completions", &keyed("key-a"), &long)
+        .await;
+    assert_eq!(other.status, 200, "{:?}", other.json());
 }
 
 impl Gateway {

@@ -17,6 +17,7 @@ mod debug;
 mod framing;
 mod headers;
 mod planted;
+mod rekeyed;
 mod secrets;
 mod upstream;
 mod urls;

@@ -6,13 +6,14 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::planted::{PROMPTS, REFUSING, SECRETS, found, mark, plan, quoting};
-use crate::program::{records, until};
+use crate::program::{records, soon, until};
 use crate::upstream::Upstream;
 
 /// The process, with everything that it says.
@@ -273,12 +274,13 @@ fn no_planted_secret_is_ever_said_or_written() {
     // A key that is replaced while the process runs is hidden like the first.
     std::fs::write(home.path().join("claude.key"), mark("provider-replaced-key")).unwrap();
     seen.extend(pages(&process.admin));
-    seen.push(send(
-        &process.data,
-        CHAT,
-        &bearer("caller-key"),
-        &question("claude-400", false),
-    ));
+    let (caller, body) = (bearer("caller-key"), question("claude-400", false));
+    soon("the replaced key is sent", Duration::from_secs(20), || {
+        seen.push(send(&process.data, CHAT, &caller, &body));
+        let keys = upstream.seen();
+        let mut keys = keys.iter().filter_map(|asked| asked.header("x-api-key"));
+        keys.any(|key| key == mark("provider-replaced-key"))
+    });
     // Somebody types a key into the plan, in three wrong ways, and reloads it.
     let typed = mark("typed-into-the-plan");
     let text = std::fs::read_to_string(home.path().join("plan.toml")).unwrap();
@@ -307,6 +309,7 @@ fn no_planted_secret_is_ever_said_or_written() {
     for name in [
         "provider-key",
         "provider-file-key",
+        "provider-replaced-key",
         "provider-proxied-key",
         "header-token",
         "proxy-password",

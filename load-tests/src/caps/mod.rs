@@ -1,11 +1,14 @@
-//! At all caps at once: connections, requests in flight, bodies in flight, answers held back, the cache. What the process takes
-//! then must be less than `weir check` says of the same plan.
+//! At the caps that can be looked at (connections, requests in flight, bodies in flight, the cache), all at once, with answers
+//! held back beside them, of which nothing tells how many bytes they are. What the process takes then must be less than
+//! `weir check` says of the same plan.
 //!
 //! First the cache is filled. Then the connections come: some send a body as large as the budget allows and wait for an answer
 //! that is held back to its end, some are given an answer that they do not read, some wait to be admitted, and the rest have
-//! sent nearly all of a head as long as one may be. The caps are the plan's own (`data/caps-plan.toml`), so a run that does not
-//! reach them says so and fails.
+//! sent nearly all of a head as long as one may be. Those whose answer is held back ask for what may be shared (temperature 0),
+//! each something else, so that what they ask is held for the cache as well. The caps are the plan's own (`data/caps-plan.toml`), so a run that does not
+//! reach them says so and fails, and so does one in which somebody was refused.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -199,6 +202,7 @@ pub async fn run(program: &Path, mut progress: impl FnMut(String)) -> Result<Rep
     }
     report.rss.1 = report.rss.1.max(high_water(gateway.pid())?);
     report.caps = caps.to_vec();
+    report.broken.extend(refused(&crowd));
     drop(crowd);
     report.judge();
     gateway
@@ -255,30 +259,58 @@ async fn fill(client: &Client, progress: &mut impl FnMut(String)) -> Result<(), 
             )
             .await
         });
-        if running.len() >= 16
-            && let Some(Ok(got)) = running.join_next().await
-            && got.status != 200
-        {
-            return Err(format!("an answer for the cache: {} {:?}", got.status, got.error));
+        if running.len() >= 16 {
+            kept(running.join_next().await)?;
         }
         if n % 100 == 0 {
             progress(format!("filling the cache: {n} of {ANSWERS}"));
         }
     }
-    while running.join_next().await.is_some() {}
+    while !running.is_empty() {
+        kept(running.join_next().await)?;
+    }
     Ok(())
+}
+
+/// An answer for the cache must be one.
+fn kept(got: Option<Result<caller::Got, tokio::task::JoinError>>) -> Result<(), String> {
+    match got {
+        Some(Ok(got)) if got.status != 200 => {
+            Err(format!("an answer for the cache: {} {:?}", got.status, got.error))
+        }
+        Some(Err(e)) => Err(format!("a caller that fills the cache ended: {e}")),
+        Some(Ok(_)) | None => Ok(()),
+    }
+}
+
+/// Who of them was refused, or is gone, one sentence for each way; an answer that has begun well, or not yet, is as it should be.
+fn refused(crowd: &[TcpStream]) -> Vec<String> {
+    let mut ways: BTreeMap<String, usize> = BTreeMap::new();
+    for io in crowd {
+        let mut begins = [0_u8; 12];
+        let way = match io.try_read(&mut begins) {
+            Ok(0) => "closed".to_owned(),
+            Ok(_) if begins.ends_with(b" 200") => continue,
+            Ok(_) => format!("answered `{}`", String::from_utf8_lossy(&begins)),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(e) => format!("broken: {e}"),
+        };
+        *ways.entry(way).or_default() += 1;
+    }
+    ways.into_iter()
+        .map(|(way, count)| format!("{count} connections of the crowd were {way}"))
+        .collect()
 }
 
 /// Everybody at once; their connections end when this is dropped.
 async fn crowd(address: &str) -> std::io::Result<Vec<TcpStream>> {
     let filler = "All water goes down to the sea. ".repeat(BODY / 32);
-    let body = |model: &str, filler: &str, directive: &str| {
-        let ask = format!("{filler} [[lab: {directive}]]");
-        json!({"model": model, "stream": true, "messages": [{"role": "user", "content": ask}]}).to_string()
+    // Each asks something else, or those of temperature 0 would read one answer together.
+    let body = |n: usize, model: &str, temperature: f64, filler: &str, directive: &str| {
+        let ask = format!("question {n}: {filler} [[lab: {directive}]]");
+        let messages = json!([{"role": "user", "content": ask}]);
+        json!({"model": model, "stream": true, "temperature": temperature, "messages": messages}).to_string()
     };
-    let held = body("held", &filler, "tokens=4000 token_ms=10");
-    let unread = body("open", &filler, "tokens=400000 token_ms=0");
-    let queued = body("open", "", "tokens=8");
     let head = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-long: {}\r\n",
         "a".repeat(HEAD)
@@ -290,19 +322,20 @@ async fn crowd(address: &str) -> std::io::Result<Vec<TcpStream>> {
             body.len()
         )
     };
-    let parts = [
-        (HELD, whole(&held)),
-        (UNREAD, whole(&unread)),
-        (QUEUED, whole(&queued)),
-        (CONNECTIONS - HELD - UNREAD - QUEUED, head),
-    ];
     let mut all = Vec::with_capacity(CONNECTIONS);
-    for (count, bytes) in parts {
-        for _ in 0..count {
-            let mut io = TcpStream::connect(address).await?;
-            io.write_all(bytes.as_bytes()).await?;
-            all.push(io);
-        }
+    for n in 0..CONNECTIONS {
+        let bytes = if n < HELD {
+            whole(&body(n, "held", 0.0, &filler, "tokens=4000 token_ms=10"))
+        } else if n < HELD + UNREAD {
+            whole(&body(n, "open", 1.0, &filler, "tokens=400000 token_ms=0"))
+        } else if n < HELD + UNREAD + QUEUED {
+            whole(&body(n, "open", 1.0, "", "tokens=8"))
+        } else {
+            head.clone()
+        };
+        let mut io = TcpStream::connect(address).await?;
+        io.write_all(bytes.as_bytes()).await?;
+        all.push(io);
     }
     Ok(all)
 }

@@ -98,7 +98,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// The stream ended in an error, though somebody of its route who was well all the time might have gone on with it.
-    /// (Tries may have been spent by then.)
+    /// Right only where the tries were spent by then.
     fn not_gone_on(&self) -> bool {
         self.end == End::InBand && self.had_a_way && self.call.route().goes_on
     }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::call::DEADLINE;
 use super::house::TARGETS;
 use super::judge::{self, End};
 use super::settle::{by_trace, compare};
-use super::{Records, Report, Ways};
+use super::{Outcome, Records, Report, Ways};
 use crate::soak::Bounds;
 
 /// Sentences of one kind that are told at most.
@@ -16,6 +17,8 @@ const MOST_STILL: f64 = 0.05;
 pub const SLOPE_FROM: Duration = Duration::from_secs(300);
 /// Idle connections to providers that a gateway may have more than at its start.
 const POOLED: u64 = 512;
+/// `retry.max_attempts` where a plan says nothing of it, as this one does not.
+const MAX_ATTEMPTS: usize = 4;
 
 impl Report {
     fn accepted(&self) -> Vec<(Duration, Duration)> {
@@ -43,11 +46,10 @@ impl Report {
                     Err(why) => o.wrong.push(format!("status {} {why}", o.status)),
                 }
             }
-            // A stream breaks only where a fault was on at somebody who may have written it.
-            if o.end == End::InBand && !route.targets().any(|t| ways.faulty(t, began, ended)) {
-                o.wrong
-                    .push("an error in band, though every target was well".to_owned());
-            }
+            let trace = o.call.trace(seed);
+            let own = of.get(trace.as_str()).map(Vec::as_slice).unwrap_or_default();
+            let tries = own.iter().map(|record| record.attempts.len()).max().unwrap_or(0);
+            o.wrong.extend(in_band(o, &ways, tries).map(str::to_owned));
             // Who is off is no part of the cascade, and without it nothing is degraded.
             let may_be_off = route.first.iter().any(|t| ways.may_be_off(*t, began, ended));
             let unmarked = o.by.is_some_and(|by| judge::is_weaker(&o.call, by)) && !o.degraded;
@@ -56,8 +58,6 @@ impl Report {
                     .push("the last resort answered, and nothing says that it is degraded".to_owned());
             }
             if written.is_ok() {
-                let trace = o.call.trace(seed);
-                let own = of.get(trace.as_str()).map(Vec::as_slice).unwrap_or_default();
                 o.wrong.extend(compare(o, own));
             }
         }
@@ -115,6 +115,27 @@ impl Report {
     }
 }
 
+/// Why an error in band need not have been. It is right where whoever began the answer had a fault on (or the caller's time
+/// was over, whoever was slow), and where nobody of a route whose streams are gone on with was well all the time, unless all
+/// tries that the plan allows had been made.
+fn in_band(o: &Outcome, ways: &Ways, tries: usize) -> Option<&'static str> {
+    if o.end != End::InBand {
+        return None;
+    }
+    let (began, ended) = o.at;
+    let faulty = |t: usize| ways.faulty(t, began, ended);
+    let out_of_time = ended.saturating_sub(began) >= DEADLINE;
+    let broke = match o.by.filter(|_| !out_of_time) {
+        Some(by) => faulty(by),
+        None => o.call.route().targets().any(faulty),
+    };
+    if !broke {
+        return Some("an error in band, though whoever had begun the answer was well all the time");
+    }
+    let left = o.not_gone_on() && tries < MAX_ATTEMPTS && !out_of_time;
+    left.then_some("an error in band with tries left, though one that might have gone on was well")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -125,7 +146,7 @@ mod tests {
     use super::*;
     use crate::caller::Got;
     use crate::provider::Fault;
-    use crate::records::Record;
+    use crate::records::{Attempt, Record};
     use crate::soak::Sample;
 
     const SEED: u64 = 1;
@@ -211,6 +232,47 @@ mod tests {
         assert_eq!(one.broken, ["1 requests did not end as they must"]);
         assert!(one.outcomes[0].wrong[0].contains("a target of it was well"));
         assert_eq!(one.json()["requests"]["not_right"], 1);
+    }
+
+    /// A stream of `ladder` that target 0 began, and that ended in an error.
+    fn broke_off(n: u64, began: f64) -> Outcome {
+        let got = Got {
+            status: 200,
+            id: format!("r{n}"),
+            answered_by: TARGETS[0].name.into(),
+            error: Some(json!({"message": "m", "type": "t", "param": null, "code": "c"})),
+            ..Got::default()
+        };
+        let mut call = Call::to(0, SEED, n);
+        call.stream = true;
+        Outcome::of(call, &got, (s(began), s(began + 0.1)))
+    }
+
+    fn cut(n: u64, tries: usize) -> Record {
+        Record {
+            status: 200,
+            end: "cut".into(),
+            attempts: vec![Attempt::default(); tries],
+            ..record(n)
+        }
+    }
+
+    #[test]
+    fn an_error_in_band_needs_a_writer_that_broke_off_and_nobody_who_could_go_on() {
+        let told = |windows: &[(usize, f64, f64)], tries| {
+            let r = judged(vec![broke_off(1, 10.0)], windows, vec![cut(1, tries)]);
+            r.outcomes[0].wrong.join("; ")
+        };
+        // The other one felt an earlier fault still.
+        assert_eq!(told(&[(0, 9.5, 12.0), (1, 7.0, 8.0)], 2), "");
+        // The other one was well.
+        let why = told(&[(0, 9.5, 12.0)], 2);
+        assert!(why.contains("might have gone on"), "{why}");
+        assert_eq!(told(&[(0, 9.5, 12.0)], MAX_ATTEMPTS), "", "no try was left");
+        // A fault of somebody else breaks no stream.
+        let why = told(&[(0, 7.0, 8.0), (1, 9.5, 12.0)], 2);
+        assert!(why.contains("had begun the answer was well"), "{why}");
+        assert!(!include_str!("../../data/chaos-plan.toml").contains("max_attempts"));
     }
 
     #[test]

@@ -286,7 +286,7 @@ impl What {
                 | Fault::RateLimitedDate
                 | Fault::RateLimitedBare
                 | Fault::RateLimitInBand => '9',
-                Fault::Unauthorized | Fault::Quota | Fault::ModelNotFound | Fault::Forbidden => 'k',
+                f if switches_off(f) => 'k',
                 f if passes_on(f) => '4',
                 Fault::Hang
                 | Fault::SlowHead
@@ -325,10 +325,11 @@ pub fn passes_on(fault: Fault) -> bool {
     )
 }
 
-/// The target goes off until the plan is loaded again: key, account or name must be mended.
+/// The target goes off until the plan is loaded again: key, account or name must be mended. (A 403 that is a page comes from
+/// something in front of the provider, and switches nobody off.)
 pub fn switches_off(fault: Fault) -> bool {
-    use Fault::{Forbidden, ModelNotFound, Quota, Unauthorized};
-    matches!(fault, Forbidden | ModelNotFound | Quota | Unauthorized)
+    use Fault::{ModelNotFound, Quota, Unauthorized};
+    matches!(fault, ModelNotFound | Quota | Unauthorized)
 }
 
 impl Serialize for Window {

@@ -267,6 +267,15 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_something_in_front_switches_nobody_off() {
+        let w = window(Place::Target(6), What::Fault(Fault::Forbidden), 1.0, 2.0);
+        let w = ways(&[w], &[]);
+        assert_eq!(w.judge(&ROUTES[3], 502, s(1.5), s(1.6)), Ok(Excuse::Faults));
+        assert!(w.judge(&ROUTES[3], 502, s(60.0), s(60.1)).is_err());
+        assert!(!w.may_be_off(6, s(60.0), s(60.1)));
+    }
+
+    #[test]
     fn a_refusal_needs_somebody_who_refuses() {
         let refuses = ways(
             &[window(

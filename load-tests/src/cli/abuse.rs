@@ -9,7 +9,7 @@ use crate::abuse::{self, Options};
 use crate::gateway;
 use crate::hostile::{self, Hostile};
 
-/// Hostile clients of sixteen kinds beside a polite one, which must not notice them; or, with --target, hostile and clumsy input
+/// Hostile clients of seventeen kinds beside a polite one, which must not notice them; or, with --target, hostile and clumsy input
 /// to a running gateway, each answer checked, and what becomes of the connection.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example:

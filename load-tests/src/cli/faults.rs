@@ -28,8 +28,8 @@ const LOADED: Duration = Duration::from_secs(600);
 
 Without --target it starts the gateway itself, and a few more for cases that turn a key of the whole plan; with --target
 those cases are left out. The providers are scripted and always its own, on new ports each time: a
-running gateway needs the plan that is printed (or written by --write-plan), and is waited for until it has it. Exit 1 when a case fails, or when a bare forwarder
-does not fail.")]
+running gateway needs the plan that is printed to stderr (or written by --write-plan), and is waited for until it has it. Exit 1
+when a case fails, or when a bare forwarder does not fail.")]
 pub struct Args {
     /// A running gateway, without /v1; without it one is started.
     #[arg(long)]
@@ -125,7 +125,8 @@ async fn tried(a: &Args, cases: &[Case], world: &World) -> Result<Tried, Stop> {
         match &a.write_plan {
             Some(path) => std::fs::write(path, text)
                 .map_err(|e| Stop::Absent(format!("cannot write {}: {e}", path.display())))?,
-            None => println!("{text}"),
+            // What is printed to stdout is what came of it, and nothing else.
+            None => eprintln!("{text}"),
         }
         eprintln!("Waiting until the gateway at {url} has loaded this plan ...");
         loaded(url, world).await?;

@@ -189,12 +189,14 @@ impl Row<'_> {
             .find(|c| c.form == form && c.dialect == dialect)
     }
 
-    /// What the caller sees; once where the dialects agree, or where there is only one.
+    /// What the caller sees; once where both dialects were played and agree.
     fn cell(&self, form: Form) -> String {
         let told = |dialect| self.of(form, dialect).map(words::caller);
         match (told(Dialect::Openai), told(Dialect::Anthropic)) {
             (Some(a), Some(b)) if a != b => format!("OpenAI: {a}. Anthropic: {b}"),
-            (Some(a), _) | (None, Some(a)) => a,
+            (Some(both), Some(_)) => both,
+            (Some(one), None) => format!("OpenAI: {one}"),
+            (None, Some(one)) => format!("Anthropic: {one}"),
             (None, None) => "-".to_owned(),
         }
     }
@@ -304,6 +306,27 @@ mod tests {
         assert_eq!(row.line(Some(&run)), row.line(None));
         run.outcomes[0].wrong.push("late".into());
         assert!(row.line(Some(&run)).contains("**fails: 1 of 4**"));
+    }
+
+    #[test]
+    fn a_row_has_one_text_for_both_dialects_only_where_both_were_played() {
+        let cases = all();
+        let row = |name: &str| Row(cases.iter().filter(|c| c.name == name).collect());
+        for (name, text) in [
+            ("outage_silent", "each time one whole answer"),
+            ("turned_breaker", "each time one whole answer"),
+            ("turned_backoff", "OpenAI: each time one whole answer"),
+            ("effects", "OpenAI: error 502, 503 or 504"),
+        ] {
+            assert_eq!(row(name).cell(Form::Whole), text, "{name}");
+        }
+        for case in cases.iter().filter(|c| c.chapter == Chapter::OverTime) {
+            assert!(
+                row(&case.name).of(case.form, Dialect::Anthropic).is_some(),
+                "{}",
+                case.name
+            );
+        }
     }
 
     #[test]

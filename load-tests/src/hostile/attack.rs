@@ -17,6 +17,8 @@ pub enum Attack {
     SlowHead,
     /// A body that comes byte by byte.
     SlowBody,
+    /// A body that is announced as long as one may be, and comes byte by byte.
+    SlowLongBody,
     /// A stream that is asked for and not read.
     SlowReader,
     /// Connections that are opened and left alone.
@@ -49,15 +51,22 @@ pub enum Attack {
 
 /// Between two of a client's steps.
 const STEP: Duration = Duration::from_millis(20);
+/// Bytes of the longest body that the plan takes.
+const LONGEST: usize = 1 << 20;
+/// Clients of each attack at once.
+const EACH: usize = 8;
+/// So many bodies of the longest would be more than all that the plan lets be in flight.
+const LONG_BODIES: usize = 40;
 /// Frames of a flood at once.
 const BURST: u32 = 50;
 const ASK: &str = r#"{"model":"auto","stream":true,"messages":[{"role":"user","content":"hello [[lab: tokens=5000 token_ms=0]]"}]}"#;
 
 impl Attack {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::SlowHead,
         Self::SlowBody,
+        Self::SlowLongBody,
         Self::SlowReader,
         Self::Idle,
         Self::Churn,
@@ -74,11 +83,20 @@ impl Attack {
         Self::NoWindow,
     ];
 
+    /// How many of them there are at once.
+    pub fn clients(self) -> usize {
+        match self {
+            Self::SlowLongBody => LONG_BODIES,
+            _ => EACH,
+        }
+    }
+
     /// For tables: what it does, and what is counted.
     pub fn name(self) -> &'static str {
         match self {
             Self::SlowHead => "slow head (bytes)",
             Self::SlowBody => "slow body (bytes)",
+            Self::SlowLongBody => "slow body, 1 MiB told (bytes)",
             Self::SlowReader => "streams not read",
             Self::Idle => "idle connections",
             Self::Churn => "connections opened and closed",
@@ -118,6 +136,10 @@ impl Attack {
             Self::SlowBody => {
                 io.write_all(post("", ASK.len(), "").as_bytes()).await?;
                 drip(&mut io, ASK.as_bytes(), tally).await
+            }
+            Self::SlowLongBody => {
+                io.write_all(post("", LONGEST, "{").as_bytes()).await?;
+                drip(&mut io, &[b' '; 1_000], tally).await
             }
             Self::SlowReader => {
                 io.write_all(post("", ASK.len(), ASK).as_bytes()).await?;

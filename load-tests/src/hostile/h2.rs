@@ -3,7 +3,7 @@
 /// What a connection begins with: the preface, and settings that change nothing.
 pub fn begin() -> Vec<u8> {
     let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    out.extend(frame(SETTINGS, 0, 0, &[]));
+    out.extend(no_settings());
     out
 }
 
@@ -47,6 +47,11 @@ pub fn opened_and_reset(stream: u32) -> Vec<u8> {
 /// Settings that must be acknowledged.
 pub fn settings() -> Vec<u8> {
     frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff])
+}
+
+/// Settings that change nothing, and must be acknowledged all the same.
+pub fn no_settings() -> Vec<u8> {
+    frame(SETTINGS, 0, 0, &[])
 }
 
 /// A ping that must be answered.

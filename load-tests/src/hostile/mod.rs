@@ -35,8 +35,6 @@ const PLAN: &str = include_str!("../../data/hostile-plan.toml");
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Within this after the attack everything of it must be gone (the longest clock of the plan and hyper's own).
 const GONE_WITHIN: Duration = Duration::from_secs(90);
-/// Clients of each attack at once.
-const EACH: usize = 8;
 
 /// A run.
 #[derive(Clone, Debug)]
@@ -137,7 +135,7 @@ fn besiege(
             runtime.block_on(async move {
                 let mut attackers = JoinSet::new();
                 for (attack, tally) in attacks.into_iter().zip(&tallies) {
-                    for _ in 0..EACH {
+                    for _ in 0..attack.clients() {
                         attackers.spawn(attack.run(address.clone(), Arc::clone(tally), stopped.clone()));
                     }
                 }

@@ -83,7 +83,7 @@ pub struct Behaviour {
     pub report_model: Option<String>,
     /// How a stream ends.
     pub ending: Option<Ending>,
-    /// After how many tokens that happens; absent: half of them.
+    /// After how many tokens that happens; absent: half of them, and two thirds where a `fault` is set.
     pub end_after: Option<u32>,
     /// Length of embedding vectors.
     pub dimensions: Option<u32>,

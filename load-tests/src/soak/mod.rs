@@ -51,7 +51,8 @@ pub struct Bounds {
     /// Growth of RSS over the second half, in MB an hour; more is broken only where it is also beyond twice its standard
     /// error.
     pub rss_mb_per_hour: f64,
-    /// Files at rest may differ by so many (pooled connections come and go).
+    /// Files at rest may differ by so many (pooled connections come and go), and live tasks too (a core that has such
+    /// connections has a task that looks after them).
     pub files: u64,
     /// Threads at rest may differ by so many.
     pub threads: u64,
@@ -189,11 +190,49 @@ fn grown(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) -> BTree
     after.iter().map(|(n, v)| (n.clone(), v - was(n))).collect()
 }
 
-/// Gauges that count what is held for somebody: at rest they must be back where they were.
-fn held(name: &str) -> bool {
-    ["in_flight", "connections", "tasks", "queue", "bodies", "batch"]
-        .iter()
-        .any(|w| name.contains(w))
+/// Live tasks of the runtimes that serve.
+const TASKS: &str = "weir_tasks";
+/// Calls that run and can be joined.
+const FLIGHTS: &str = "weir_flights";
+/// Before what is told of local models, which a gateway may not have.
+const LOCAL: &str = "weir_local_";
+
+/// Gauges that count what is held for somebody: at rest they must be back where they were. A test of the gateway
+/// (`telemetry/names.rs`) sees that it has each of them.
+pub const HELD: [&str; 9] = [
+    "weir_requests_in_flight",
+    "weir_admission_in_flight",
+    "weir_admission_queued",
+    "weir_body_bytes_in_flight",
+    "weir_connections",
+    FLIGHTS,
+    "weir_local_batch_size",
+    "weir_local_queue_depth",
+    TASKS,
+];
+
+/// What is held at rest that was not held before, by the gauges of two pages; nothing where no page was read.
+fn not_given_back(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, b: &Bounds) -> Vec<String> {
+    let mut out = Vec::new();
+    if after.is_empty() {
+        return out;
+    }
+    for name in HELD {
+        let Some(value) = after.get(name) else {
+            if !name.starts_with(LOCAL) {
+                out.push(format!(
+                    "{name} is not on the gateway's page of metrics: nobody compared it"
+                ));
+            }
+            continue;
+        };
+        let was = before.get(name).copied().unwrap_or(0.0);
+        let more = if name == TASKS { b.files as f64 } else { 0.0 };
+        if *value > was + more {
+            out.push(format!("{name} is {value} at rest, {was} before"));
+        }
+    }
+    out
 }
 
 fn judge(o: &Outcome, b: &Bounds) -> Vec<String> {
@@ -212,12 +251,7 @@ fn judge(o: &Outcome, b: &Bounds) -> Vec<String> {
             after.threads, before.threads
         ));
     }
-    for (name, value) in o.gauges.1.iter().filter(|(n, _)| held(n)) {
-        let was = o.gauges.0.get(name).copied().unwrap_or(0.0);
-        if *value > was {
-            out.push(format!("{name} is {value} at rest, {was} before"));
-        }
-    }
+    out.extend(not_given_back(&o.gauges.0, &o.gauges.1, b));
     let counted = |name: &str| o.counted.get(name).copied().unwrap_or_default();
     let (requests, written) = (counted("weir_requests_total"), counted("weir_records_total"));
     if requests != written {
@@ -277,6 +311,15 @@ impl Outcome {
             b.threads,
             a.threads
         ));
+        let at_rest = |name: &str| {
+            let of = |page: &BTreeMap<String, f64>| page.get(name).map_or("?".to_owned(), f64::to_string);
+            format!("{} / {}", of(&self.gauges.0), of(&self.gauges.1))
+        };
+        out.push_str(&format!(
+            "at rest before / after: live tasks {}, shared calls {}\n",
+            at_rest(TASKS),
+            at_rest(FLIGHTS)
+        ));
         let counted = |name: &str| self.counted.get(name).copied().unwrap_or_default();
         out.push_str(&format!(
             "records: {} written of {} requests; {} in {} files read, their chain followed\n",
@@ -289,5 +332,60 @@ impl Outcome {
             out.push_str(&format!("BROKEN: {sentence}\n"));
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The gauges of a gateway at rest that has two cores and no local model.
+    fn at_rest() -> BTreeMap<String, f64> {
+        let names = HELD.iter().filter(|name| !name.starts_with(LOCAL));
+        let mut gauges: BTreeMap<String, f64> = names.map(|name| ((*name).to_owned(), 0.0)).collect();
+        gauges.insert(TASKS.to_owned(), 4.0);
+        gauges.insert("weir_heap_bytes".to_owned(), 1e8);
+        gauges
+    }
+
+    #[test]
+    fn what_is_held_at_rest_and_was_not_before_is_told_by_name() {
+        let (before, bounds) = (at_rest(), Bounds::default());
+        let mut after = at_rest();
+        after.insert("weir_heap_bytes".to_owned(), 2e8);
+        assert_eq!(not_given_back(&before, &after, &bounds), [""; 0]);
+        for name in HELD {
+            let mut leaky = after.clone();
+            let was = before.get(name).copied().unwrap_or(0.0);
+            leaky.insert(name.to_owned(), was + 5.0);
+            let told = format!("{name} is {} at rest, {was} before", was + 5.0);
+            assert_eq!(not_given_back(&before, &leaky, &bounds), [told]);
+        }
+    }
+
+    #[test]
+    fn as_many_tasks_may_differ_as_files_and_no_shared_call() {
+        let (before, mut after) = (at_rest(), at_rest());
+        after.insert(TASKS.to_owned(), 8.0);
+        assert_eq!(not_given_back(&before, &after, &Bounds::default()), [""; 0]);
+        after.insert(FLIGHTS.to_owned(), 1.0);
+        assert_eq!(
+            not_given_back(&before, &after, &Bounds::default()),
+            ["weir_flights is 1 at rest, 0 before"]
+        );
+    }
+
+    #[test]
+    fn a_gauge_that_is_not_there_is_told_and_no_page_is_no_finding() {
+        let (before, mut after) = (at_rest(), at_rest());
+        after.remove(TASKS);
+        let told = not_given_back(&before, &after, &Bounds::default());
+        assert_eq!(told.len(), 1);
+        assert!(
+            told[0].starts_with("weir_tasks is not on the gateway's page"),
+            "{told:?}"
+        );
+        let nothing = BTreeMap::new();
+        assert_eq!(not_given_back(&nothing, &nothing, &Bounds::default()), [""; 0]);
     }
 }

@@ -74,6 +74,17 @@ pub enum Part {
     Node(&'static str),
 }
 
+/// Says that a part does not run, and why; with `WEIR_CLIENTS=required` that is a failure.
+pub fn skipped(part: &str, why: &str) {
+    assert_ne!(
+        std::env::var("WEIR_CLIENTS").as_deref(),
+        Ok("required"),
+        "{part} cannot run: {why}"
+    );
+    // Past the harness, which keeps what a passing test prints: a part that did not run must be seen.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {part}: {why}");
+}
+
 /// Runs a script; `None`: it was skipped, and the reason printed.
 pub fn script(part: Part, folder: &str, env: &[(String, String)]) -> Option<Result<String, String>> {
     let (tool, name) = match part {
@@ -83,13 +94,7 @@ pub fn script(part: Part, folder: &str, env: &[(String, String)]) -> Option<Resu
     let tool = match tool {
         Ok(t) => t,
         Err(why) => {
-            assert_ne!(
-                std::env::var("WEIR_CLIENTS").as_deref(),
-                Ok("required"),
-                "{name} cannot run: {why}"
-            );
-            // Past the harness, which keeps what a passing test prints: a part that did not run must be seen.
-            let _ = writeln!(std::io::stderr(), "SKIPPED {folder}/{name}: {why}");
+            skipped(&format!("{folder}/{name}"), &why);
             return None;
         }
     };

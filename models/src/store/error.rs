@@ -45,6 +45,8 @@ pub enum StoreError {
         what: String,
         /// The last words of whoever failed.
         detail: String,
+        /// What the next try finds of this one, in words.
+        kept: &'static str,
     },
     /// The source was reached and has not got it.
     NotThere {
@@ -176,10 +178,10 @@ impl fmt::Display for StoreError {
                  one in WEIR_PIP, or fetch the wheel elsewhere and point an overlay manifest at it with file:PATH.",
                 tried.join(", ")
             ),
-            StoreError::NoNetwork { what, detail } => write!(
+            StoreError::NoNetwork { what, detail, kept } => write!(
                 f,
                 "{what} could not be fetched, the network did not answer: {detail}. Check the connection and \
-                 HTTPS_PROXY, then run it again; what has arrived is kept."
+                 HTTPS_PROXY, then run it again; {kept}."
             ),
             StoreError::NotThere { what, detail } => write!(
                 f,

@@ -37,8 +37,6 @@ pub struct Artifact {
     pub default: bool,
     /// Members without a hash are allowed; the first pull records theirs.
     pub trust_on_first_use: bool,
-    /// Keys for whoever loads it (for example `weights = "q4_0"` for a faster, lossy form of an LLM).
-    pub options: toml::Table,
     /// Files of this machine's platform.
     pub members: Vec<Member>,
 }
@@ -176,8 +174,6 @@ struct RawArtifact {
     default: bool,
     #[serde(default)]
     trust_on_first_use: bool,
-    #[serde(default)]
-    options: toml::Table,
     member: Vec<Member>,
 }
 
@@ -299,7 +295,6 @@ fn check(raw: RawArtifact, platform: &str) -> Result<Artifact, String> {
         download_bytes: raw.download_bytes,
         default: raw.default,
         trust_on_first_use: raw.trust_on_first_use,
-        options: raw.options,
         members,
         name,
     })
@@ -403,6 +398,17 @@ HASH
                 .contains("64")
         );
         assert!(parse("file:/x", "f", &hash()).is_ok());
+    }
+
+    #[test]
+    fn a_key_that_nobody_reads_is_told() {
+        let text = ONE
+            .replace("SOURCE", "file:/x")
+            .replace("FILE", "f")
+            .replace("HASH", &hash())
+            .replace("licence =", "options = { weights = \"q4_0\" }\nlicence =");
+        let error = Manifest::parse(&text, "linux-x86_64").unwrap_err();
+        assert!(error.contains("options"), "{error}");
     }
 
     #[test]

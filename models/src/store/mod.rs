@@ -6,7 +6,7 @@
 //! CACHE/artifacts/NAME/VERSION/FILE   a hard link to it (a copy where links do not work)
 //! CACHE/pins/NAME-VERSION.json        hashes recorded at first use, for artifacts that are pinned no other way
 //! CACHE/locks/NAME.lock               held while NAME is pulled
-//! CACHE/tmp/NAME/                     one pull's working room, emptied by the next pull of NAME
+//! CACHE/tmp/NAME/                     one pull's working room; the next pull of NAME takes away what it cannot use
 //! ```
 
 mod error;
@@ -95,8 +95,6 @@ pub struct Located {
     pub dir: PathBuf,
     /// Members by file name.
     pub files: BTreeMap<String, PathBuf>,
-    /// The artifact's `options` from the manifest.
-    pub options: toml::Table,
 }
 
 impl Located {
@@ -356,7 +354,6 @@ impl Store {
                 .iter()
                 .map(|m| (m.file.clone(), self.member_path(artifact, m)))
                 .collect(),
-            options: artifact.options.clone(),
         }
     }
 

@@ -72,8 +72,8 @@ fn lock(store: &Store, artifact: &Artifact, reporter: Reporter) -> Result<File, 
     Ok(file)
 }
 
-/// The folder a pull works in. What a killed pull left is taken away first, except downloads that can be resumed, so
-/// the room that leftovers take is bounded by one pull.
+/// The folder a pull works in. What a killed pull left is taken away first, except what this one can use (the part of a
+/// download that can go on, a wheel that is whole), so the room that leftovers take is bounded by one pull.
 struct WorkRoom(PathBuf);
 
 impl WorkRoom {

@@ -396,12 +396,8 @@ fn a_killed_process_leaves_a_usable_store_and_frees_its_lock() {
 fn pip_brings_a_wheel_and_its_bytes_are_seen() {
     let room = Room::new();
     let wheel = room.zip("thing-1-py3-none-any.whl", &[("m/data.bin", b"hello")]);
-    let body = format!(
-        "while [ $# -gt 0 ]; do [ \"$1\" = --dest ] && dest=$2; shift; done; cp '{}' \"$dest\"",
-        wheel.display()
-    );
     let mut store = room.store("pip:thing==1", Some(b"hello"));
-    store.settings.pip = Some(room.script("pip", &body));
+    store.settings.pip = Some(room.script("pip", &bringing(&wheel)));
     let seen = Seen::default();
     let located = store.pull("thing", &seen).unwrap();
     assert_eq!(
@@ -417,6 +413,59 @@ fn pip_brings_a_wheel_and_its_bytes_are_seen() {
     );
 }
 
+/// The body of a pip that brings this file under its own name.
+fn bringing(wheel: &Path) -> String {
+    format!(
+        "while [ $# -gt 0 ]; do [ \"$1\" = --dest ] && dest=$2; shift; done; cp '{}' \"$dest\"",
+        wheel.display()
+    )
+}
+
+/// The body of a pip that reaches no index.
+const OFFLINE: &str = "echo \"WARNING: Retrying after connection broken by 'NewConnectionError'\" >&2\n\
+                       echo 'ERROR: No matching distribution found for thing==1' >&2\nexit 1";
+
+#[test]
+fn a_wheel_that_came_whole_is_not_fetched_twice() {
+    let room = Room::new();
+    let wheel = room.zip("thing-1-py3-none-any.whl", &[("m/data.bin", b"hello")]);
+    let mut store = room.store("pip:thing==1", Some(b"hello"));
+    store.settings.pip = Some(room.script("pip", &bringing(&wheel)));
+    // Room for the download, none for what is taken out of it.
+    store.settings.free_bytes = |folder| Some(if folder.ends_with("thing") { 1 } else { 1 << 40 });
+    let error = store.pull("thing", &Silent).unwrap_err();
+    assert!(matches!(&error, StoreError::DiskFull { .. }), "{error}");
+    store.settings.free_bytes = |_| None;
+    store.settings.pip = Some(room.script("offline", OFFLINE));
+    let located = store.pull("thing", &Silent).unwrap();
+    assert_eq!(
+        std::fs::read(located.file("data.bin").unwrap()).unwrap(),
+        b"hello"
+    );
+    assert!(!room.path("cache/tmp/thing").exists());
+}
+
+#[test]
+fn a_wheel_that_is_wrong_or_not_whole_is_asked_for_again() {
+    let room = Room::new();
+    let wrong = room.zip("a-thing-1-py3-none-any.whl", &[("m/data.bin", b"evil")]);
+    let right = room.zip("thing-1-py3-none-any.whl", &[("m/data.bin", b"hello")]);
+    let mut store = room.store("pip:thing==1", Some(b"hello"));
+    store.settings.pip = Some(room.script("wrong", &bringing(&wrong)));
+    let error = store.pull("thing", &Silent).unwrap_err();
+    assert!(matches!(&error, StoreError::Mismatch { .. }), "{error}");
+    // The network goes while it writes.
+    let half = format!("{}\n{OFFLINE}", bringing(&wrong));
+    store.settings.pip = Some(room.script("half", &half));
+    let error = store.pull("thing", &Silent).unwrap_err();
+    assert!(
+        matches!(&error, StoreError::NoNetwork { .. }) && error.to_string().contains("from its beginning"),
+        "{error}"
+    );
+    store.settings.pip = Some(room.script("right", &bringing(&right)));
+    store.pull("thing", &Silent).unwrap();
+}
+
 #[test]
 fn trouble_with_pip_is_told_apart() {
     let room = Room::new();
@@ -427,9 +476,7 @@ fn trouble_with_pip_is_told_apart() {
         matches!(&error, StoreError::NoPip { .. }) && error.to_string().contains("WEIR_PIP"),
         "{error}"
     );
-    let offline = "echo \"WARNING: Retrying after connection broken by 'NewConnectionError'\" >&2\n\
-                   echo 'ERROR: No matching distribution found for thing==1' >&2\nexit 1";
-    store.settings.pip = Some(room.script("offline", offline));
+    store.settings.pip = Some(room.script("offline", OFFLINE));
     let error = store.pull("thing", &Silent).unwrap_err();
     assert!(
         matches!(&error, StoreError::NoNetwork { .. }) && error.absent(),
@@ -482,7 +529,11 @@ fn a_cut_download_goes_on_where_it_stopped() {
     ]);
     let store = room.store(&base, Some(b"0123456789"));
     let error = store.pull("thing", &Silent).unwrap_err();
-    assert!(matches!(&error, StoreError::NoNetwork { .. }), "{error}");
+    assert!(
+        matches!(&error, StoreError::NoNetwork { .. })
+            && error.to_string().contains("what has arrived is kept"),
+        "{error}"
+    );
     let seen = Seen::default();
     let located = store.pull("thing", &seen).unwrap();
     assert_eq!(

@@ -335,6 +335,7 @@ impl Machine {
             // Nobody asks for a start without an attempt left; should it happen, it ends rather than goes on.
             return self.settle_for(out);
         }
+        self.make_room(out);
         self.state = State::Trying;
         self.attempts = self.attempts.saturating_add(1);
         self.progress[slot].tries = self.progress[slot].tries.saturating_add(1);

@@ -575,6 +575,47 @@ fn an_overflow_goes_only_to_more_context_and_to_the_unknown_last() {
 }
 
 #[test]
+fn what_no_wanted_target_can_hold_goes_to_the_strongest_weaker_one_with_more_room() {
+    let over = fails(Outcome::CallerFault(C::ContextOverflow));
+    let mut s = setup(4);
+    for (slot, context) in s
+        .slots
+        .iter_mut()
+        .zip([Some(128_000), Some(64_000), None, Some(32_000)])
+    {
+        slot.context = context;
+    }
+    (s.start, s.wanted_tier) = (Some(TargetId(3)), 3);
+    // Not the one of which nobody knows how much it holds; the ladder is empty, and nothing has failed that it is for.
+    let story = tell(s.clone(), &[&[good()], &[good()], &[good()], &[over]]);
+    assert_eq!(targets(&story), [3, 1]);
+    let weaker = Degraded {
+        step: DegradeStep::Weaker,
+        reason: DegradeReason::Failed,
+    };
+    assert_eq!(answered(&story).2, Some(weaker));
+    // No room there either: whoever stands above it, and then the next one down, which has more.
+    let story = tell(s.clone(), &[&[good()], &[over], &[over], &[over]]);
+    assert_eq!(targets(&story), [3, 1, 2, 0]);
+    // A wanted one with more room comes first ...
+    let mut wanted = s.clone();
+    wanted.wanted_tier = 2;
+    let story = tell(wanted, &[&[good()], &[good()], &[good()], &[over]]);
+    assert_eq!(targets(&story), [3, 2]);
+    // ... and where it is away, the refusal is not the whole truth, and no weaker one steps in unasked.
+    let mut away = s.clone();
+    away.slots.push(slot(4, 3));
+    away.slots[4].context = Some(256_000);
+    (away.slots[4].callable_at, away.slots[4].held) = (ms(60_000), Some(DegradeReason::Held));
+    let story = tell(away, &[&[good()], &[good()], &[good()], &[over], &[good()]]);
+    assert_eq!(failed(&story), FailWhy::NoneCallable);
+    // Nobody is known to have more.
+    s.slots[3].context = Some(128_000);
+    let story = tell(s, &[&[good()], &[good()], &[good()], &[over]]);
+    assert!(matches!(story.finish(), Some(Finish::PassOn { .. })));
+}
+
+#[test]
 fn a_refusal_of_one_target_does_not_hide_that_a_better_one_is_away() {
     // It overflows the small one; the large one, which has room, is limited: come back then.
     let over = fails(Outcome::CallerFault(C::ContextOverflow));

@@ -139,3 +139,37 @@ fn two_run_at_most() {
     let cancelled = (ms(90_000), Action::Cancel { try_: TryId(0), why });
     assert!(story.actions.contains(&cancelled), "{:?}", story.actions);
 }
+
+#[test]
+fn one_that_is_late_makes_room_only_where_another_is_started() {
+    let silent = Act::Silent { alive: None };
+    let mut s = whole(2);
+    s.slots[1].attempt = d(30_000);
+    // At 90 s both are late, and nobody is left: the first one's second time goes on to 120 s.
+    let story = tell(s.clone(), &[&[comes(100_000)], &[silent]]);
+    assert_eq!(end(&story), (Some(0), ms(100_000)));
+    let story = tell(s.clone(), &[&[silent], &[comes(55_000)]]);
+    assert_eq!(end(&story), (Some(1), ms(115_000)));
+    // No attempt is left for the third.
+    let mut three = whole(3);
+    three.slots[1].attempt = d(30_000);
+    three.retry.max_attempts = 2;
+    let story = tell(three, &[&[comes(100_000)], &[silent], &[comes(1_000)]]);
+    assert_eq!(end(&story), (Some(0), ms(100_000)));
+    // Each still has as long again and no longer.
+    assert_eq!(end(&tell(s, &[&[silent], &[silent]])), (None, ms(120_000)));
+}
+
+#[test]
+fn one_of_two_late_ones_that_does_not_pass_is_handed_out_at_once() {
+    let mut s = whole(2);
+    s.slots[1].attempt = d(30_000);
+    let silent = Act::Silent { alive: None };
+    let bad = judged(95_000, Grade::Fail(Check::Arithmetic));
+    let story = tell(s.clone(), &[&[bad], &[silent]]);
+    assert_eq!(end(&story), (Some(0), ms(95_000)));
+    // ... and where that would be an error, the other one is waited for.
+    s.on_fail = OnFail::Error;
+    let story = tell(s, &[&[bad], &[comes(40_000)]]);
+    assert_eq!(end(&story), (Some(1), ms(100_000)));
+}

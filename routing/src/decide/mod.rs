@@ -39,7 +39,7 @@ pub fn decide(q: &Query<'_>, recorder: &mut dyn Recorder) -> Step {
     let sifted = sift::sift(q, &policy);
     if sifted.rungs.is_empty() {
         sifted.excluded.iter().for_each(|e| recorder.excluded(e));
-        return Step::Refused(sift::no_way(&sifted.excluded));
+        return Step::Refused(sift::no_way(q.facts.kind, &sifted.excluded));
     }
     let mut draft = Draft::new(q, policy, sifted);
     if let Err(fact) = draft.want() {

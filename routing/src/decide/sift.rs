@@ -134,7 +134,9 @@ fn sift_one<'a>(
 
 fn length(q: &Query<'_>, config: &TargetConfig) -> Result<(), Why> {
     let asked = asked(q);
-    match config.context {
+    // Who embeds in this process counts each text exactly and refuses with its number: no rough figure goes before that.
+    let counted = config.is_local() && q.facts.kind == CallKind::Embeddings;
+    match config.context.filter(|_| !counted) {
         Some(has) if asked > has => return Err(Why::Context { asked, has }),
         _ => {}
     }
@@ -144,17 +146,22 @@ fn length(q: &Query<'_>, config: &TargetConfig) -> Result<(), Why> {
     }
 }
 
-/// Prompt and the answer asked for; at least one token of answer.
+/// What has to fit at once, in tokens: the prompt and the answer asked for (at least one token of it), or one text of those
+/// that are to be embedded.
 fn asked(q: &Query<'_>) -> u32 {
-    let answer = match q.facts.kind {
-        CallKind::Embeddings => 0,
-        CallKind::Chat | CallKind::Completion => q.facts.max_output.unwrap_or(1).max(1),
-    };
-    q.facts.prompt_tokens.saturating_add(answer)
+    let facts = q.facts;
+    match facts.kind {
+        // Each text has the context for itself. The longest is no shorter than their average: a list that is refused for
+        // that has a text that cannot fit, and one that hides such a text is refused by who counts it.
+        CallKind::Embeddings => facts.prompt_tokens.div_ceil(facts.turns.max(1)),
+        CallKind::Chat | CallKind::Completion => facts
+            .prompt_tokens
+            .saturating_add(facts.max_output.unwrap_or(1).max(1)),
+    }
 }
 
 /// Nobody can: the reason that is nearest to being mended by the caller.
-pub(super) fn no_way(excluded: &[Excluded]) -> NoWay {
+pub(super) fn no_way(kind: CallKind, excluded: &[Excluded]) -> NoWay {
     let mut most = None;
     let mut output = None;
     let mut lacks: Option<Needs> = None;
@@ -182,7 +189,7 @@ pub(super) fn no_way(excluded: &[Excluded]) -> NoWay {
     if let Some(wait_ms) = busy {
         NoWay::Busy { wait_ms }
     } else if let Some((asked, most)) = most {
-        NoWay::ContextLength { asked, most }
+        NoWay::ContextLength { kind, asked, most }
     } else if let Some((asked, most)) = output {
         NoWay::MaxOutput { asked, most }
     } else if let Some(needs) = lacks {

@@ -315,6 +315,7 @@ fn length_counts_the_answer_asked_for() {
     assert_eq!(
         c.refused(),
         NoWay::ContextLength {
+            kind: CallKind::Chat,
             asked: 200_100,
             most: 128_000
         }
@@ -332,6 +333,39 @@ fn length_counts_the_answer_asked_for() {
     c.model = "pair";
     c.facts.prompt_tokens = 1_000_000;
     c.starts("d");
+}
+
+/// Each text of a list has the context for itself; in this process it is counted, not guessed.
+#[test]
+fn texts_to_embed_fit_one_by_one() {
+    let targets = concat!(
+        "[targets.here]\nprovider = \"local\"\nartifact = \"all-minilm-l6-v2\"\nserves = [\"embeddings\"]\ncontext = 256\n",
+        "[targets.there]\nprovider = \"p\"\nmodel = \"e\"\nserves = [\"embeddings\"]\ncontext = 256\nprice = \"unmetered\"\n",
+    );
+    let of = |model: &'static str, tokens: u32, texts: u32| {
+        let mut c = more(model, targets);
+        c.facts.kind = CallKind::Embeddings;
+        (c.facts.prompt_tokens, c.facts.turns) = (tokens, texts);
+        c
+    };
+    // Thirty paragraphs of a hundred tokens each.
+    of("here", 3_000, 30).starts("here");
+    of("there", 3_000, 30).starts("there");
+    of("there", 256 * 30, 30).starts("there");
+    assert_eq!(
+        of("there", 257, 1).refused(),
+        NoWay::ContextLength {
+            kind: CallKind::Embeddings,
+            asked: 257,
+            most: 256
+        }
+    );
+    assert!(matches!(
+        of("there", 256 * 30 + 1, 30).refused(),
+        NoWay::ContextLength { asked: 257, .. }
+    ));
+    of("here", 300, 1).starts("here");
+    of("here", 300, 0).starts("here");
 }
 
 #[test]

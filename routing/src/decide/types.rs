@@ -60,7 +60,9 @@ pub enum NoWay {
     },
     /// 400, `context_length_exceeded`: longer than the largest context.
     ContextLength {
-        /// Prompt and answer asked for, in tokens (the prompt estimated).
+        /// The endpoint: which field is too long.
+        kind: CallKind,
+        /// Prompt and answer asked for, or one text to embed, in tokens (estimated).
         asked: u32,
         /// The largest context there is.
         most: u32,
@@ -212,7 +214,7 @@ pub enum Why {
     },
     /// Too long for it.
     Context {
-        /// Prompt and answer asked for, in tokens.
+        /// Prompt and answer asked for, or one text to embed, in tokens.
         asked: u32,
         /// What it holds.
         has: u32,

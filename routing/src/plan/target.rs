@@ -52,10 +52,12 @@ pub enum Price {
     PerToken {
         /// Prompt tokens.
         input: PricePerToken,
-        /// Completion tokens, reasoning included.
+        /// Completion tokens that are no reasoning.
         output: PricePerToken,
         /// Prompt tokens from the provider's cache; `input` when absent from the file.
         cached_input: PricePerToken,
+        /// Reasoning tokens, which are told among those of the completion; `output` when absent from the file.
+        reasoning: PricePerToken,
     },
 }
 

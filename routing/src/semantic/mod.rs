@@ -29,6 +29,6 @@ pub mod vector;
 
 pub use evidence::{Evidence, Verdict, judge};
 pub use guards::Guard;
-pub use partition::{Partition, Parts};
+pub use partition::{MAX_BYTES, Partition, Parts};
 pub use store::{Bound, Figures, Limits, Look, Question, Semantic, Trial};
 pub use vector::Vector;

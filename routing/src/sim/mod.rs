@@ -4,7 +4,10 @@
 //! order in which the gateway asks them. Only the providers are made up. A seed makes a whole world (plan, outages,
 //! arrivals), so a seed is a test: a failing one is printed, and goes into [`SEEDS`].
 //!
-//! Beside the rules of one request ([`crate::cascade::sim::Watch`], R-1 to R-14) these hold over all of them:
+//! Some worlds have a route whose streams are gone on with, whose answers are judged and which has a ladder; the report says
+//! how many of each were seen.
+//!
+//! Beside the rules of one request ([`crate::cascade::sim::Watch`], R-1 to R-15) these hold over all of them:
 //!
 //! * R-20 what a dead target is asked in an outage of T seconds is bounded: the threshold, what was under way when its
 //!   breaker opened, and `probes` x (1 + T / `open_ms`)
@@ -146,6 +149,12 @@ pub struct Report {
     pub calls: Vec<u32>,
     /// Second tries beside slow ones.
     pub hedges: u32,
+    /// Continuations that joined a stream that had broken.
+    pub continued: u32,
+    /// Stronger tries after an answer that did not pass.
+    pub escalated: u32,
+    /// Tries of the ladder's models.
+    pub rungs: u32,
     /// Openings, by target.
     pub opened: Vec<u32>,
     /// Targets in the order of the answers they gave, with the time: the timeline of who answered.

@@ -102,12 +102,32 @@ pub fn scenario(seed: u64) -> Scenario {
             h.pick(["0.02", "0.05", "0.2", "1.0"]),
         );
     }
+    if seed % 4 == 2 {
+        text = richer(&text, seed);
+    }
     let plan = plan::load(&text).expect("the plan of a world loads").plan;
     Scenario {
         plan,
         servers,
         arrivals: arrivals(&mut r),
         seed: r.next(),
+    }
+}
+
+/// Streams that break are gone on with, and there is a ladder; in every second one answers are judged too, and in every
+/// second one requests begin at the top, so that the ladder has rungs. From draws of its own, like hedges.
+fn richer(text: &str, seed: u64) -> String {
+    let mut h = Rng(seed.wrapping_mul(7_777_777) ^ 0x1adde4);
+    let verify = if h.one_in(2) { "[\"finish\"]" } else { "[]" };
+    let route = format!(
+        "verify = {verify}\ndegrade = [\"weaker\"]\ndegrade_floor = 0.0\ncontinue = \"{}\"\n",
+        h.pick(["stronger", "stronger", "any", "any"])
+    );
+    let text = text.replace("verify = []\ndegrade = []\ncontinue = \"never\"\n", &route);
+    if h.one_in(2) {
+        text.replace("start = \"first\"", "start = \"last\"")
+    } else {
+        text
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::fleet::Fleet;
 use super::watch::{Asked, Rules};
 use super::{Arrival, Mood, Off, Report, Scenario};
+use crate::balance::mix;
 use crate::breaker::Sign;
 use crate::cascade::sim::Watch;
 use crate::cascade::{
@@ -15,6 +16,7 @@ use crate::continuation::Ways;
 use crate::decide::{Query, Silent, Step, decide};
 use crate::facts::{Facts, Known, Source};
 use crate::outcome::{Graded, Outcome, TargetFault};
+use crate::plan::Check;
 use crate::resolve::resolve;
 use crate::units::Time;
 
@@ -27,6 +29,15 @@ enum Due {
     Arrives(usize),
     Hears(usize, Event),
     Timer(usize),
+}
+
+/// What a try is for.
+#[derive(Clone, Copy)]
+enum How {
+    /// It answers; `judge`: its answer is looked at.
+    Answers { judge: bool },
+    /// It goes on with a stream that broke.
+    GoesOn,
 }
 
 struct Request {
@@ -255,14 +266,27 @@ impl World<'_> {
                 kind,
                 judge,
                 ..
-            } => self.start(i, request, try_, target.index(), kind, judge, now),
-            Action::Continue { try_, .. } | Action::Adopt { try_ } => {
-                self.rules.check(
-                    false,
-                    "R-12",
-                    &format!("{try_:?} goes on, though the plan says never"),
-                );
+            } => self.start(
+                i,
+                request,
+                try_,
+                target.index(),
+                kind,
+                How::Answers { judge },
+                now,
+            ),
+            Action::Continue { try_, target, .. } => {
+                // As in the gateway: the same target again is a repeat, and draws on the ratio budget like one.
+                let target = target.index();
+                let again = request.tries.iter().any(|(_, t)| *t == target);
+                let kind = if again {
+                    StartKind::Retry
+                } else {
+                    StartKind::Continue
+                };
+                self.start(i, request, try_, target, kind, How::GoesOn, now);
             }
+            Action::Adopt { .. } => self.report.continued += 1,
             Action::Cancel { try_, why } => {
                 match why {
                     CancelWhy::Clock(outcome) => self.tell((i, try_), Sign::of(outcome), now),
@@ -294,7 +318,7 @@ impl World<'_> {
         try_: TryId,
         target: usize,
         kind: StartKind,
-        judge: bool,
+        how: How,
         now: Time,
     ) {
         let arrival = request.arrival;
@@ -315,15 +339,17 @@ impl World<'_> {
                 self.report.calls[target] += 1;
                 request.tries.push((try_, target));
                 self.report.hedges += u32::from(kind == StartKind::Hedge);
+                self.report.escalated += u32::from(kind == StartKind::Escalate);
+                self.report.rungs += u32::from(kind == StartKind::Degrade);
                 self.rules.called(&self.fleet, target, kind, arrival.resent, now);
                 self.fleet.leaves.insert((i, try_), leave);
-                self.play(i, try_, target, judge, request.arrival.stream, now);
+                self.play(i, try_, target, how, request.arrival.stream, now);
             }
         }
     }
 
     /// What the target does with it. A target that dies takes its answers with it.
-    fn play(&mut self, i: usize, try_: TryId, target: usize, judge: bool, stream: bool, now: Time) {
+    fn play(&mut self, i: usize, try_: TryId, target: usize, how: How, stream: bool, now: Time) {
         let server = &self.scenario.servers[target];
         let (mood, ends) = (server.mood(now), server.dies(now));
         let dies = ends != Time::NEVER;
@@ -362,6 +388,9 @@ impl World<'_> {
                     None,
                 );
                 let at = if dies { broke.min(ends) } else { broke };
+                if !silent {
+                    self.joins(i, try_, how, content, at);
+                }
                 self.ends(i, try_, stream && !silent, end, at);
             }
             Mood::Well { first, whole } => {
@@ -375,19 +404,49 @@ impl World<'_> {
                     } else {
                         TargetFault::Reset
                     };
+                    if first < ends {
+                        self.joins(i, try_, how, first, ends);
+                    }
                     return self.ends(i, try_, stream && first < ends, fault(broke, None), ends);
                 }
-                if judge {
-                    let verdict = Judged {
-                        grade: Grade::Pass,
-                        seen: Seen::Full,
-                        p_good: None,
-                    };
+                self.joins(i, try_, how, first, whole);
+                if let How::Answers { judge: true } = how {
+                    let verdict = self.verdict(i, try_);
                     self.put(whole, Due::Hears(i, Event::Verdict { try_, verdict }));
                 }
                 self.ends(i, try_, false, Graded::plain(Outcome::Ok), whole);
             }
         }
+    }
+
+    /// A continuation is seen to go on with what was sent, or not to, half-way between its first content and its end.
+    fn joins(&mut self, i: usize, try_: TryId, how: How, first: Time, end: Time) {
+        let How::GoesOn = how else { return };
+        let half = first + end.since(first) / 2;
+        let event = if self.one_in(5, i, try_) {
+            Event::Unfit { try_ }
+        } else {
+            Event::Joined { try_ }
+        };
+        self.put(half, Due::Hears(i, event));
+    }
+
+    /// What the checks say of a whole answer.
+    fn verdict(&self, i: usize, try_: TryId) -> Judged {
+        Judged {
+            grade: if self.one_in(4, i, try_) {
+                Grade::Fail(Check::Finish)
+            } else {
+                Grade::Pass
+            },
+            seen: Seen::Full,
+            p_good: None,
+        }
+    }
+
+    /// A draw of this try's own: the same in every run of the world.
+    fn one_in(&self, n: u64, i: usize, try_: TryId) -> bool {
+        mix(self.scenario.seed ^ ((i as u64) << 16) ^ u64::from(try_.0)).is_multiple_of(n)
     }
 
     fn ends(&mut self, i: usize, try_: TryId, cut: bool, end: Graded, at: Time) {
@@ -399,7 +458,7 @@ impl World<'_> {
                 try_,
                 end,
                 may_repeat,
-                ways: Ways::NONE,
+                ways: Ways::ALL,
             }
         } else {
             Event::Ended {

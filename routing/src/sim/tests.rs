@@ -12,6 +12,7 @@ fn play(seed: u64, off: Option<Off>) -> Report {
 #[test]
 fn rules_hold_in_random_worlds() {
     let (mut events, mut answered, mut failed, mut opened, mut hedges) = (0, 0, 0, 0, 0);
+    let (mut continued, mut escalated, mut rungs) = (0, 0, 0);
     for seed in SEEDS.iter().copied().chain(0..WORLDS) {
         let report = play(seed, None);
         assert!(
@@ -24,11 +25,19 @@ fn rules_hold_in_random_worlds() {
         failed += report.failed;
         hedges += report.hedges;
         opened += report.opened.iter().sum::<u32>();
+        continued += report.continued;
+        escalated += report.escalated;
+        rungs += report.rungs;
     }
     // Worlds of a kind that reaches every corner, not all dead and not all well.
     assert!(
         events > 100_000 && answered > 20_000 && failed > 2_000 && opened > 500 && hedges > 20,
         "{events} {answered} {failed} {opened} {hedges}"
+    );
+    // In one world of four streams are gone on with, and half of these judge their answers, or begin above a ladder.
+    assert!(
+        continued > 0 && escalated > 0 && rungs > 0,
+        "{continued} {escalated} {rungs}"
     );
 }
 

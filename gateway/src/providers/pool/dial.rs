@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use super::endpoint::{Endpoint, Proxy, Via};
 use super::stream::{Carrier, Stream};
 use super::tls::Tls;
+use crate::clock::Clock;
 use crate::providers::failure::{AttemptError, Fault, TryClock};
 
 /// A second address is tried beside the first after so long (RFC 8305).
@@ -22,10 +23,14 @@ const MAX_ADDRESSES: usize = 8;
 const MAX_PROXY_HEAD: usize = 8 * 1024;
 
 /// A connection to `endpoint`, all of it within `limit`.
-pub(super) async fn dial(endpoint: &Endpoint, limit: Duration) -> Result<Stream, AttemptError> {
-    match tokio::time::timeout(limit, connect(endpoint)).await {
-        Ok(result) => result.map(Stream::new),
-        Err(_) => Err(AttemptError::new(
+pub(super) async fn dial(
+    clock: &Clock,
+    endpoint: &Endpoint,
+    limit: Duration,
+) -> Result<Stream, AttemptError> {
+    match clock.within(clock.now() + limit, connect(clock, endpoint)).await {
+        Some(result) => result.map(Stream::new),
+        None => Err(AttemptError::new(
             Fault::Timeout(TryClock::Connect),
             format!(
                 "no connection to {} within {} ms",
@@ -36,16 +41,16 @@ pub(super) async fn dial(endpoint: &Endpoint, limit: Duration) -> Result<Stream,
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<Carrier, AttemptError> {
+async fn connect(clock: &Clock, endpoint: &Endpoint) -> Result<Carrier, AttemptError> {
     if let Via::Memory(dial) = &endpoint.via {
         return dial()
             .map(Carrier::Memory)
             .map_err(|e| unreachable_host(&endpoint.base(), &e));
     }
     let tcp = match &endpoint.proxy {
-        None => connect_host(&endpoint.host, endpoint.port).await?,
+        None => connect_host(clock, &endpoint.host, endpoint.port).await?,
         Some(proxy) => {
-            let tcp = connect_host(&proxy.host, proxy.port).await?;
+            let tcp = connect_host(clock, &proxy.host, proxy.port).await?;
             if endpoint.tls.is_some() {
                 tunnel(tcp, proxy, endpoint).await?
             } else {
@@ -63,9 +68,9 @@ fn unreachable_host(what: &str, e: &io::Error) -> AttemptError {
     AttemptError::new(Fault::Connect, format!("{what} cannot be reached: {e}"))
 }
 
-async fn connect_host(host: &str, port: u16) -> Result<TcpStream, AttemptError> {
+async fn connect_host(clock: &Clock, host: &str, port: u16) -> Result<TcpStream, AttemptError> {
     let addresses = resolve(host, port).await?;
-    let tcp = race(addresses)
+    let tcp = race(clock, addresses)
         .await
         .map_err(|e| unreachable_host(&format!("{host}:{port}"), &e))?;
     // Both are about speed and dead peers; a kernel that refuses them still carries bytes.
@@ -111,7 +116,7 @@ fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// The first address that accepts. Losers are dropped.
-async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+async fn race(clock: &Clock, addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     if let [only] = addresses.as_slice() {
         return TcpStream::connect(only).await;
     }
@@ -132,7 +137,7 @@ async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
                 Some(Err(e)) => last = io::Error::other(e),
                 None => {}
             },
-            () = tokio::time::sleep(STAGGER), if more => {}
+            () = clock.sleep(STAGGER), if more => {}
         }
     }
 }
@@ -266,8 +271,9 @@ mod tests {
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bad = closed.local_addr().unwrap();
         drop(closed);
-        let tcp = race(vec![bad, good]).await.unwrap();
+        let clock = Clock::system();
+        let tcp = race(&clock, vec![bad, good]).await.unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), good);
-        assert!(race(vec![bad, bad]).await.is_err());
+        assert!(race(&clock, vec![bad, bad]).await.is_err());
     }
 }

@@ -96,7 +96,7 @@ impl Exchange<'_> {
                 Err(lost) => return Err(self.lost(&lost, false)),
             }
         }
-        let stream = dial(self.endpoint, self.connect)
+        let stream = dial(&pool.clock, self.endpoint, self.connect)
             .await
             .map_err(|e| e.redialled(redialled))?;
         let conn = Conn::handshake(stream, pool.clock.now()).await.map_err(|e| {
@@ -249,8 +249,9 @@ impl PooledBody {
         };
         tokio::spawn(async move {
             let _place = place;
+            let clock = self.pool.clock.clone();
             let rest = std::future::poll_fn(move |cx| self.poll_drain(&mut left, cx));
-            let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
+            let _ = clock.within(clock.now() + DRAIN_TIME, rest).await;
         });
     }
 

@@ -195,7 +195,11 @@ impl Pool {
         kept.by_endpoint.entry(endpoint).or_default().push(idle);
         kept.count += 1;
         if !std::mem::replace(&mut kept.sweeping, true) {
-            tokio::spawn(sweep(Arc::downgrade(self), self.limits.idle_timeout));
+            tokio::spawn(sweep(
+                self.clock.clone(),
+                Arc::downgrade(self),
+                self.limits.idle_timeout,
+            ));
         }
     }
 
@@ -215,10 +219,10 @@ impl Pool {
     }
 }
 
-async fn sweep(pool: std::sync::Weak<Pool>, idle_timeout: Duration) {
+async fn sweep(clock: Clock, pool: std::sync::Weak<Pool>, idle_timeout: Duration) {
     let pause = (idle_timeout / 4).clamp(Duration::from_millis(100), Duration::from_secs(5));
     loop {
-        tokio::time::sleep(pause).await;
+        clock.sleep(pause).await;
         let Some(pool) = pool.upgrade() else { return };
         if !pool.sweep_once() {
             return;

@@ -41,12 +41,16 @@ struct World {
 
 impl World {
     async fn new(script: Script) -> Self {
+        Self::with(PLAN, script).await
+    }
+
+    async fn with(plan: &str, script: Script) -> Self {
         let fake = FakeTarget::new([script]);
         let target = fake.clone();
         let clock = Clock::system();
         let app = App::new(Setup {
             limits: Arc::new(crate::limits::Local::default()),
-            plan: testing::plan(PLAN),
+            plan: testing::plan(plan),
             notes: Vec::new(),
             clock: clock.clone(),
             telemetry: Telemetry::new(),
@@ -64,13 +68,14 @@ impl World {
         let process = app.process();
         let streams = Streams::new(
             clock,
-            watch,
+            Arc::clone(&watch),
             process.client_stalled.clone(),
             process.let_go.clone(),
         );
         tokio::spawn(serve_h2(
             app.clone(),
             TokioIo::new(ours),
+            watch,
             streams,
             lifecycle.phases(),
         ));
@@ -92,11 +97,7 @@ impl World {
     }
 
     async fn ask(&mut self, body: &'static str) -> Response<Incoming> {
-        let request = Request::post("http://localhost/v1/chat/completions")
-            .header("content-type", "application/json")
-            .body(Full::from(body))
-            .unwrap();
-        let response = self.client.send_request(request).await.unwrap();
+        let response = self.client.send_request(request(body)).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         response
     }
@@ -109,7 +110,7 @@ impl World {
     async fn is_let_go(&self, within: Duration) {
         let clock = self.app.clock();
         let look = async {
-            while self.app.in_flight().load(std::sync::atomic::Ordering::Relaxed) > 0 {
+            while self.app.in_flight().load(Ordering::Relaxed) > 0 {
                 clock.sleep(Duration::from_millis(50)).await;
             }
         };
@@ -118,6 +119,13 @@ impl World {
         assert_eq!(self.app.bodies().used(), 0);
         assert!(self.stalled());
     }
+}
+
+fn request(body: &'static str) -> Request<Full<Bytes>> {
+    Request::post("http://localhost/v1/chat/completions")
+        .header("content-type", "application/json")
+        .body(Full::from(body))
+        .unwrap()
 }
 
 /// An answer of `pieces` events, each of them smaller than the window.
@@ -150,6 +158,60 @@ async fn a_whole_answer_that_nobody_takes_is_let_go() {
     let unread = world.ask(WHOLE).await;
     world.is_let_go(2 * STALL).await;
     assert!(unread.into_body().collect().await.is_err(), "it was reset");
+}
+
+/// 250 bytes a second: a piece comes through in time, and the whole would take seven minutes.
+#[tokio::test(start_paused = true)]
+async fn a_whole_answer_that_is_taken_in_drips_is_let_go() {
+    let plan = PLAN.replace("client_write_ms = 5_000", "client_write_ms = 30_000");
+    let mut world = World::with(&plan, Script::answer(&"long ".repeat(20_000))).await;
+    let clock = world.app.clock().clone();
+    let began = clock.now();
+    let mut body = world.ask(WHOLE).await.into_body();
+    let broken = loop {
+        match body.frame().await {
+            Some(Ok(data)) => {
+                let paid = data.data_ref().map_or(0, bytes::Bytes::len) as u64;
+                clock.sleep(Duration::from_millis(4 * paid)).await;
+            }
+            Some(Err(_)) => break true,
+            None => break false,
+        }
+    };
+    let took = clock.now().since(began);
+    assert!(broken, "it was reset");
+    assert!((120..150).contains(&took.as_secs()), "{took:?}");
+    world.is_let_go(STALL).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn beyond_what_can_be_told_streams_are_reset() {
+    let mut world = World::new(Script::answer("ok")).await;
+    let full = 2 * world.app.runtime().plan.most_requests();
+    world.app.in_flight().fetch_add(full, Ordering::Relaxed);
+    assert!(world.client.send_request(request(WHOLE)).await.is_err());
+    world.app.in_flight().fetch_sub(full, Ordering::Relaxed);
+    world.ask(WHOLE).await.into_body().collect().await.unwrap();
+}
+
+/// On HTTP/1 the same clock ends a head that does not come and a connection that asks nothing more: only one is counted.
+#[tokio::test(start_paused = true)]
+async fn slow_heads_are_counted_and_idle_connections_are_not() {
+    let world = World::new(Script::answer("ok")).await;
+    let lifecycle = Lifecycle::default();
+    let whole = "GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let half = format!("{whole}GET /v1/mo");
+    for (said, counted) in [("", 0), (whole, 0), ("GET /v1/mo", 1), (half.as_str(), 2)] {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let served = serve_h1(world.app.clone(), TokioIo::new(ours), lifecycle.phases());
+        theirs.write_all(said.as_bytes()).await.unwrap();
+        let until = world.app.clock().now() + 2 * HEAD_TIMEOUT;
+        assert!(world.app.clock().within(until, served).await.is_some());
+        let line = format!("weir_connections_let_go_total{{why=\"slow_head\"}} {counted}");
+        let text = world.app.telemetry().render();
+        assert_eq!(text.contains(&line), counted > 0, "{said:?} {counted}");
+        assert_eq!(text.contains("why=\"slow_head\""), counted > 0, "{said:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,6 +54,16 @@ pub fn check_type(headers: &HeaderMap) -> Result<()> {
     }
 }
 
+/// `n`, for each prompt of a list of them.
+fn answers(kind: CallKind, n: u16, turns: u32) -> u16 {
+    match kind {
+        CallKind::Completion => {
+            u16::try_from(turns.max(1)).map_or(u16::MAX, |prompts| n.saturating_mul(prompts))
+        }
+        _ => n,
+    }
+}
+
 /// Bytes to a call and its cheap facts (tenant, key and tags are the caller's to fill in).
 ///
 /// # Errors
@@ -76,7 +86,7 @@ pub fn decode(kind: CallKind, raw: Bytes, session_key: u64) -> Result<(Arc<Call>
         model: scanned.model,
         stream: scanned.stream,
         include_usage: scanned.include_usage,
-        choices: scanned.choices,
+        choices: answers(kind, scanned.choices, facts.turns),
         max_output: scanned.max_output,
         last_turn,
         ignorable: scanned.ignorable,

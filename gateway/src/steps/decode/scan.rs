@@ -30,6 +30,7 @@ pub struct Scanned {
     pub stream: bool,
     pub include_usage: bool,
     pub choices: u16,
+    /// The larger one of `max_completion_tokens` and `max_tokens`.
     pub max_output: Option<u32>,
     pub temperature: Option<f64>,
     pub seed: bool,
@@ -64,7 +65,8 @@ pub fn scan(kind: CallKind, text: &str) -> Result<Scanned> {
         found.take(kind, &raw.name, raw.value, &field, &mut older_max)?;
         found.spans.fields.push(field);
     }
-    found.max_output = found.max_output.or(older_max);
+    // Which of the two a server reads is its own affair.
+    found.max_output = found.max_output.max(older_max);
     if found.rivals && !found.logprobs {
         return Err(Error::new(
             Kind::BadField,
@@ -396,4 +398,27 @@ fn behind_string(bytes: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_lengths_the_larger_is_expected() {
+        let most = |fields: &str| {
+            let body = format!(r#"{{"model":"m","messages":[],{fields}}}"#);
+            scan(CallKind::Chat, &body).unwrap().max_output
+        };
+        assert_eq!(
+            most(r#""max_completion_tokens":5,"max_tokens":4096"#),
+            Some(4_096)
+        );
+        assert_eq!(
+            most(r#""max_tokens":5,"max_completion_tokens":4096"#),
+            Some(4_096)
+        );
+        assert_eq!(most(r#""max_tokens":5,"max_completion_tokens":null"#), Some(5));
+        assert_eq!(most(r#""n":1"#), None);
+    }
 }

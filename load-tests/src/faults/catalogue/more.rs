@@ -20,9 +20,7 @@ pub fn cases() -> Vec<Case> {
         all.extend(told(Chapter::Both, both(form, dialect)));
         all.extend(told(Chapter::Nowhere, addresses(form, dialect)));
         all.extend(told(Chapter::Limits, limits(form, dialect)));
-    }
-    for form in [Form::Stream, Form::Whole] {
-        all.extend(told(Chapter::OverTime, over_time(form)));
+        all.extend(told(Chapter::OverTime, over_time(form, dialect)));
     }
     all
 }
@@ -331,8 +329,7 @@ fn limits(form: Form, dialect: Dialect) -> Vec<Case> {
 }
 
 /// More than one request.
-fn over_time(form: Form) -> Vec<Case> {
-    let dialect = Dialect::Openai;
+fn over_time(form: Form, dialect: Dialect) -> Vec<Case> {
     let mut all = Vec::new();
     let mut add = |name: &str, about: &str, play: Play, first: Target, expect: Expect| {
         let mut case = Case::route(name, about, form, dialect, first, expect);

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::super::case::{At, By, Caller, Case, Chapter, Dialect, Expect, Form, House, Play, Target};
 use super::super::key::Key;
+use super::each;
 use crate::provider::{Behaviour, Ending, Fault, State};
 
 const SECONDS_3: &str = "timeouts = { first_token_ms = 3_000, idle_ms = 3_000, attempt_ms = 3_000 }";
 
 pub fn cases() -> Vec<Case> {
-    let dialect = Dialect::Openai;
     let mut all = Vec::new();
-    for form in [Form::Stream, Form::Whole] {
+    for (form, dialect) in each() {
         let case = |key: Key, about: &str, first: Target, expect: Expect| {
             let name = key.turned_by().unwrap_or_default();
             Case::route(name, about, form, dialect, first, expect).told(Chapter::Turned, &[key])
@@ -19,6 +19,10 @@ pub fn cases() -> Vec<Case> {
         all.extend(clocks(form, &case));
         all.extend(routes(form, &case));
         all.extend(houses(&case));
+        // Both draw on what their gateway's requests pay in, whatever the dialect: more of them would be another case.
+        if dialect == Dialect::Openai {
+            all.extend(thrifty(&case));
+        }
     }
     all
 }
@@ -166,6 +170,26 @@ fn houses(case: Make<'_>) -> Vec<Case> {
             ..Expect::new(Caller::Error(vec![502, 503, 504]), 1..=1, 0..=0)
         },
     );
+    let mut breaker = case(
+        Key::Row,
+        "503 for two seconds under load, and `consecutive_failures = 2`: then probes",
+        Target {
+            at: At::Own,
+            ..Target::healthy()
+        },
+        Expect::new(Caller::Whole(By::Either), 2..=4, 0..=usize::MAX),
+    );
+    breaker.play = Play::Outage(State::Unavailable, 2_000);
+    vec![
+        at(House::Curt, same_target),
+        at(House::Curt, alone(honor)),
+        at(House::OneTry, attempts),
+        at(House::Curt, breaker),
+    ]
+}
+
+/// The budget for repeats, and the backoff.
+fn thrifty(case: Make<'_>) -> Vec<Case> {
     // Without the budget each of the hundred would be two. The other form's hundred pay in too.
     let mut budget = case(
         Key::Budget,
@@ -188,22 +212,9 @@ fn houses(case: Make<'_>) -> Vec<Case> {
         },
     );
     backoff.play = Play::Series(3_000);
-    let mut breaker = case(
-        Key::Row,
-        "503 for two seconds under load, and `consecutive_failures = 2`: then probes",
-        Target {
-            at: At::Own,
-            ..Target::healthy()
-        },
-        Expect::new(Caller::Whole(By::Either), 2..=4, 0..=usize::MAX),
-    );
-    breaker.play = Play::Outage(State::Unavailable, 2_000);
-    vec![
-        at(House::Curt, same_target),
-        at(House::Curt, alone(honor)),
-        at(House::OneTry, attempts),
-        at(House::Thrifty, budget),
-        at(House::Thrifty, backoff),
-        at(House::Curt, breaker),
-    ]
+    let at = |case: Case| Case {
+        house: House::Thrifty,
+        ..case
+    };
+    vec![at(budget), at(backoff)]
 }

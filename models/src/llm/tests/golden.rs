@@ -1,6 +1,6 @@
 //! The real model's tokenizer and template, against what llama.cpp and Jinja gave for the same file.
 //!
-//! The model is an artifact of 98 MB: where it was not pulled, these tests say so and pass.
+//! The model is an artifact of 98 MB and pulled like the encoder's: see [`store_with`].
 
 use serde::Deserialize;
 
@@ -9,6 +9,7 @@ use crate::llm::load::ModelFile;
 use crate::llm::template::Template;
 use crate::llm::tokenizer::Tokenizer;
 use crate::llm::{ChatMessage, testing};
+use crate::testing::store_with;
 
 #[derive(Deserialize)]
 struct Tokens {
@@ -34,16 +35,11 @@ fn lines<T: for<'de> Deserialize<'de>>(text: &str) -> Vec<T> {
         .collect()
 }
 
+const ARTIFACT: &str = "smollm2-135m-instruct-q4_1";
+
 fn real() -> Option<ModelFile> {
-    let located =
-        crate::store::Store::from_env().and_then(|store| store.locate_verified("smollm2-135m-instruct-q4_1"));
-    match located {
-        Ok(located) => Some(ModelFile::open(located.file("model.gguf").unwrap()).unwrap()),
-        Err(error) => {
-            eprintln!("not tested: {error}");
-            None
-        }
-    }
+    let located = store_with(&[ARTIFACT])?.locate_verified(ARTIFACT).unwrap();
+    Some(ModelFile::open(located.file("model.gguf").unwrap()).unwrap())
 }
 
 #[test]

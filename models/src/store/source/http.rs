@@ -18,6 +18,9 @@ use super::{Deliver, Fetch};
 
 const PART: &str = "part";
 const NOTE: &str = "part-of";
+/// What a try that failed leaves to the next.
+const KEPT: &str =
+    "what has arrived is kept, and gone on with where the server can say that it is still the same file";
 
 /// Is this file of a work room a download that can go on?
 pub(crate) fn can_resume(path: &Path) -> bool {
@@ -130,6 +133,7 @@ fn receive(
         let lost = |detail: String| StoreError::NoNetwork {
             what: url.to_owned(),
             detail,
+            kept: KEPT,
         };
         let n = body.read(&mut buffer).map_err(|e| lost(e.to_string()))?;
         let Some(chunk) = buffer.get(..n).filter(|c| !c.is_empty()) else {
@@ -145,6 +149,7 @@ fn receive(
         return Err(StoreError::NoNetwork {
             what: url.to_owned(),
             detail,
+            kept: KEPT,
         });
     }
     file.sync_all().map_err(|e| StoreError::io("flushing", part, e))
@@ -185,6 +190,7 @@ fn ask(
     request.call().map_err(|e| StoreError::NoNetwork {
         what: url.to_owned(),
         detail: e.to_string(),
+        kept: KEPT,
     })
 }
 
@@ -212,6 +218,10 @@ fn refused(url: &str, status: StatusCode) -> StoreError {
     if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
         StoreError::NotThere { what, detail }
     } else {
-        StoreError::NoNetwork { what, detail }
+        StoreError::NoNetwork {
+            what,
+            detail,
+            kept: KEPT,
+        }
     }
 }

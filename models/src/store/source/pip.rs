@@ -15,10 +15,37 @@ use super::Fetch;
 
 /// Lines of pip's output kept for an error.
 const TAIL: usize = 40;
+/// The folder of a work room that pip puts wheels into.
+const WHEELS: &str = "pip-wheels";
+/// The file beside a wheel that is whole: which package it is. pip writes no part of a wheel that could be gone on with.
+const WHOLE: &str = "whole";
+/// What a try that failed leaves to the next.
+const KEPT: &str = "artifacts that are in place stay, and pip fetches this one from its beginning";
 
-/// Downloads `what` (`PACKAGE==VERSION`) and answers the wheel's path in the work room.
+/// Is this what pip has brought to a work room?
+pub(super) fn can_resume(path: &Path) -> bool {
+    path.ends_with(WHEELS)
+}
+
+/// Takes away what pip has brought.
+pub(super) fn forget(work: &Path) -> Result<(), StoreError> {
+    let wheels = work.join(WHEELS);
+    match std::fs::remove_dir_all(&wheels) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("removing", &wheels, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Downloads `what` (`PACKAGE==VERSION`) and answers the wheel's path in the work room. One that an earlier pull got whole
+/// and could not put into its place is taken as it is.
 pub(super) fn download(fetch: &Fetch, what: &str) -> Result<PathBuf, StoreError> {
-    let (temp, dest) = (fetch.work.join("pip-temp"), fetch.work.join("pip-wheels"));
+    let (temp, dest) = (fetch.work.join("pip-temp"), fetch.work.join(WHEELS));
+    if std::fs::read(dest.join(WHOLE)).is_ok_and(|of| of == what.as_bytes())
+        && let Some(wheel) = wheel_in(&dest)?
+    {
+        return Ok(wheel);
+    }
+    forget(fetch.work)?;
     files::make_folder(&temp)?;
     files::make_folder(&dest)?;
     let mut child = start(fetch, what, &temp, &dest)?;
@@ -34,15 +61,21 @@ pub(super) fn download(fetch: &Fetch, what: &str) -> Result<PathBuf, StoreError>
     if !status.success() {
         return Err(explain(what, &lines, fetch.work));
     }
-    let entries = std::fs::read_dir(&dest).map_err(|e| StoreError::io("reading the folder", &dest, e))?;
+    let wheel = wheel_in(&dest)?.ok_or_else(|| StoreError::Pip {
+        what: what.to_owned(),
+        detail: "it reported success and left no wheel".to_owned(),
+    })?;
+    files::write_whole(&dest.join(WHOLE), what.as_bytes())?;
+    Ok(wheel)
+}
+
+fn wheel_in(dest: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let entries = std::fs::read_dir(dest).map_err(|e| StoreError::io("reading the folder", dest, e))?;
     let mut wheels = entries
         .flatten()
         .map(|e| e.path())
         .filter(|p| p.extension().is_some_and(|e| e == "whl"));
-    wheels.next().ok_or_else(|| StoreError::Pip {
-        what: what.to_owned(),
-        detail: "it reported success and left no wheel".to_owned(),
-    })
+    Ok(wheels.next())
 }
 
 /// The pips to try, in order.
@@ -188,6 +221,7 @@ fn explain(what: &str, lines: &[String], work: &Path) -> StoreError {
         return StoreError::NoNetwork {
             what: format!("{what} (by pip)"),
             detail: warning,
+            kept: KEPT,
         };
     }
     if has(&["no matching distribution", "could not find a version"]) {

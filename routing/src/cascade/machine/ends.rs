@@ -128,7 +128,9 @@ impl Machine {
         }
         self.let_rivals_go(run.try_, out);
         let next = match fault {
-            CallerFault::ContextOverflow if elsewhere => self.larger(run.slot, now),
+            CallerFault::ContextOverflow if elsewhere => {
+                self.larger(run.slot, now).or_else(|| self.larger_below(now))
+            }
             CallerFault::ContentFilter if self.setup.content_filter == ContentFilter::Escalate => {
                 self.replacement(run.slot, now)
             }

@@ -1,6 +1,7 @@
 //! Whole answers that come after their attempt's clock. Such a try is blamed and others are asked, but it is not given up
-//! at once: what it brings is taken when nothing better came first. It gets as long again as it had: who never answers
-//! must not hold a caller until the deadline.
+//! at once: what it brings is taken when nothing better came first. It gets as long again as it had, beside whoever is
+//! asked, and is given up sooner only for a try that is started in its place (two run at most). Not longer: who never
+//! answers must not hold a caller until the deadline, and its breaker hears of it only when it is given up.
 
 use std::time::Duration;
 
@@ -22,14 +23,6 @@ impl Machine {
             ..Graded::plain(LATE)
         };
         self.note_fault(&run, end, false, now);
-        // Two run at most, and the next one is to have its place.
-        if let Some(older) = self.runs.iter().find(|r| r.late).copied() {
-            self.take_run(older.try_);
-            out.push(Action::Cancel {
-                try_: older.try_,
-                why: CancelWhy::Clock(LATE),
-            });
-        }
         let grace = self
             .setup
             .slots
@@ -45,19 +38,33 @@ impl Machine {
         }
     }
 
-    /// It had as long again and nothing came.
-    fn give_up_late(&mut self, run: &Run, now: Time, out: &mut Actions) {
+    /// Two run at most: for one that is started now, the oldest of two that are late goes.
+    pub(super) fn make_room(&mut self, out: &mut Actions) {
+        let running = self.runs.iter().filter(|r| !r.ended).count();
+        let older = self.runs.iter().find(|r| r.late && !r.ended).copied();
+        if let Some(older) = older.filter(|_| running > 1) {
+            self.let_late_go(&older, out);
+        }
+    }
+
+    fn let_late_go(&mut self, run: &Run, out: &mut Actions) {
         self.take_run(run.try_);
         out.push(Action::Cancel {
             try_: run.try_,
             why: CancelWhy::Clock(LATE),
         });
+    }
+
+    /// It had as long again and nothing came.
+    fn give_up_late(&mut self, run: &Run, now: Time, out: &mut Actions) {
+        self.let_late_go(run, out);
         self.without_late(run, now, out);
     }
 
-    /// The last hope is gone. Who could not be called while it was waited for may be callable now.
+    /// One hope less. Who could not be called while it was waited for may be callable now.
     fn without_late(&mut self, run: &Run, now: Time, out: &mut Actions) {
-        if self.runs.is_empty() && self.state == State::Trying {
+        let nobody_asked = self.runs.iter().all(|r| r.late && !r.ended);
+        if nobody_asked && self.state == State::Trying {
             self.targets_fault(run, now, out);
         }
     }
@@ -76,7 +83,9 @@ impl Machine {
     /// A late answer did not pass, while another is asked or about to be: it is kept, in case nothing better comes.
     /// `false`: nobody else is, so it is judged like any other.
     pub(super) fn keep_late(&mut self, run: &Run, verdict: Judged, out: &mut Actions) -> bool {
-        let others = self.runs.iter().any(|r| r.try_ != run.try_) || self.state != State::Trying;
+        // Another late one is no reason to wait: it may never come.
+        let better = |r: &Run| r.try_ != run.try_ && (!r.late || r.ended);
+        let others = self.runs.iter().any(better) || self.state != State::Trying;
         if !run.late || !run.ended || !others {
             return false;
         }

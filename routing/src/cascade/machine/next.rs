@@ -129,6 +129,25 @@ impl Machine {
             .or_else(|| self.best(now, |i| i != slot && self.tier(i) >= least, None))
     }
 
+    /// ... and where nobody of the wanted tiers can hold the text, the strongest weaker one that is known to have more room:
+    /// the one that would have been chosen, had it been known before. Whoever stands below the floor is no slot at all. Not
+    /// where somebody of the wanted tiers has only failed, or is held: that is for the ladder to say.
+    pub(super) fn larger_below(&self, now: Time) -> Option<usize> {
+        let wanted = self.setup.wanted_tier;
+        if self.out_of_tries() || self.may_be_taken(wanted) {
+            return None;
+        }
+        let slots = self.setup.slots.iter().zip(&self.progress);
+        let too_small = slots
+            .filter(|(_, p)| p.refused)
+            .filter_map(|(s, _)| s.context)
+            .max()?;
+        let larger = |i: usize| self.setup.slots[i].context.is_some_and(|c| c > too_small);
+        (0..self.progress.len())
+            .filter(|&i| self.tier(i) < wanted && self.tier(i) != OUTSIDE && self.fresh(i, now) && larger(i))
+            .max_by_key(|&i| (self.tier(i), std::cmp::Reverse(i)))
+    }
+
     /// How long somebody who is held may be waited for; `None`: not at all any more.
     fn may_wait_until(&self, now: Time) -> Option<Time> {
         let waits_left = self.patience.is_some() || self.waits < self.setup.retry.max_attempts;

@@ -71,7 +71,7 @@ impl Machine {
             }
         }
         if let Some(Refused { try_, fault, .. }) =
-            self.caller.filter(|c| !c.elsewhere || !self.may_be_taken())
+            self.caller.filter(|c| !c.elsewhere || !self.may_be_taken(0))
         {
             return self.finish(Finish::PassOn { try_, fault }, out);
         }
@@ -92,11 +92,12 @@ impl Machine {
         self.fail(why, now, out);
     }
 
-    /// A target that may take what another one refused has failed by itself, or is held: the refusal is not the whole
-    /// truth, and to come back later is better advice than to change the request.
-    fn may_be_taken(&self) -> bool {
-        let mut slots = self.setup.slots.iter().zip(&self.progress);
-        slots.any(|(slot, p)| slot.tier != OUTSIDE && !p.refused && (p.tries > 0 || p.held.is_some()))
+    /// A target of this tier or a stronger one that may take what another one refused has failed by itself, or is held: the
+    /// refusal is not the whole truth, and to come back later is better advice than to change the request.
+    pub(super) fn may_be_taken(&self, least: u8) -> bool {
+        let slots = self.setup.slots.iter().zip(&self.progress);
+        let mut counted = slots.filter(|(slot, _)| slot.tier != OUTSIDE && slot.tier >= least);
+        counted.any(|(_, p)| !p.refused && (p.tries > 0 || p.held.is_some()))
     }
 
     pub(super) fn instead(&mut self, step: DegradeStep, now: Time, out: &mut Actions) {

@@ -16,6 +16,8 @@ enum When {
     Set,
     /// Its value switches something on: not `false`, 0 or empty.
     On,
+    /// It is a list that names this.
+    Names(&'static str),
 }
 
 /// A path (`*` stands for a name or an index), when it matters, how loudly, and what is missing.
@@ -23,10 +25,22 @@ type Row = (&'static str, When, Weight, &'static str);
 
 const TABLE: &[Row] = &[
     (
-        "rules.*.when.pii",
-        When::Set,
+        "records.prompts",
+        When::On,
         Weight::Loud,
-        "no classifier sees personal data yet: a rule that denies or keeps requests on this machine is taken to hold, every other one never matches",
+        "records hold no prompt and no answer text yet; all that this switches on is that the message of a crash may quote one",
+    ),
+    (
+        "routes.*.verify",
+        When::Names("confidence"),
+        Weight::Loud,
+        "\"confidence\" never fails an answer yet: it needs thresholds of the target's own, and no target has any",
+    ),
+    (
+        "targets.*.timeouts.client_write_ms",
+        When::Set,
+        Weight::Plain,
+        "this is a clock of the caller's connection, not of a target: only the one under [timeouts] counts",
     ),
     (
         "telemetry.otlp_endpoint",
@@ -94,11 +108,21 @@ impl Walk<'_, '_> {
         let on = match when {
             When::Set => true,
             When::On => is_on(value),
+            When::Names(name) => names(value, name),
         };
         if on {
             self.source.note(&at, *weight, *text);
         }
     }
+}
+
+fn names(value: &DeValue<'_>, name: &str) -> bool {
+    let DeValue::Array(items) = value else {
+        return false;
+    };
+    items
+        .iter()
+        .any(|item| matches!(item.get_ref(), DeValue::String(text) if text == name))
 }
 
 fn is_on(value: &DeValue<'_>) -> bool {
@@ -120,10 +144,12 @@ mod tests {
     /// A plan in which every row has something to say: a row with a slip in its path would be silent.
     const EVERYTHING: &str = r#"
         telemetry.otlp_endpoint = "http://127.0.0.1:4318"
-        rules = [{ when = { pii = true } }]
+        records.prompts = true
         [targets.r]
         provider = "openai"
+        timeouts = { client_write_ms = 1_000 }
         [routes.a]
+        verify = ["finish", "confidence"]
         degrade = ["stale_cache"]
         cache = { exact_ttl_s = 1, sampled = true }
     "#;
@@ -146,8 +172,11 @@ mod tests {
     fn what_is_switched_off_or_local_is_no_matter() {
         let off = r#"
             telemetry.otlp_endpoint = ""
-            targets.l = { provider = "local", limits = { concurrency = 1, queue = 1 } }
-            routes.a = { degrade = ["weaker"], cache = { exact_ttl_s = 0, sampled = false, semantic = { enabled = false } } }
+            records.prompts = false
+            timeouts.client_write_ms = 1_000
+            rules = [{ when = { pii = true } }]
+            targets.l = { provider = "local", limits = { concurrency = 1, queue = 1 }, timeouts = { idle_ms = 5 } }
+            routes.a = { verify = ["finish", "repetition"], degrade = ["weaker"], cache = { exact_ttl_s = 0, sampled = false, semantic = { enabled = false } } }
         "#;
         assert!(told(off).is_empty(), "{:?}", told(off));
     }

@@ -187,6 +187,7 @@ fn per_token(p: Table<'_, '_>) -> Option<Price> {
             .map(PricePerToken::from_usd_per_million)
     };
     let (input, output, cached) = (read("input"), read("output"), read("cached_input"));
+    let reasoning = read("reasoning");
     for key in ["input", "output"] {
         if p.get(key).is_none() {
             p.missing(key, "input and output are both needed, in USD per million tokens");
@@ -206,6 +207,7 @@ fn per_token(p: Table<'_, '_>) -> Option<Price> {
         input: input?,
         output: output?,
         cached_input: cached.or(input)?,
+        reasoning: reasoning.or(output)?,
     })
 }
 
