@@ -171,7 +171,7 @@ async fn a_whole_answer_that_is_taken_in_drips_is_let_go() {
     let broken = loop {
         match body.frame().await {
             Some(Ok(data)) => {
-                let paid = data.data_ref().map_or(0, bytes::Bytes::len) as u64;
+                let paid = data.data_ref().map_or(0, Bytes::len) as u64;
                 clock.sleep(Duration::from_millis(4 * paid)).await;
             }
             Some(Err(_)) => break true,
