@@ -133,7 +133,7 @@ impl Settings {
 /// All addresses.
 pub struct Addresses {
     settings: ArcSwap<Settings>,
-    open: Mutex<HashMap<IpAddr, u32>>,
+    open: Mutex<HashMap<IpAddr, Open>>,
     clock: Clock,
 }
 
@@ -156,7 +156,7 @@ impl Addresses {
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -165,16 +165,25 @@ impl Addresses {
         let most = self.settings.load().plan.connections;
         let address = network(address);
         let mut open = self.open();
-        let count = open.entry(address).or_default();
-        if most > 0 && *count >= most {
+        let place = open.entry(address).or_default();
+        if most > 0 && place.connections >= most {
             return None;
         }
-        *count += 1;
+        place.connections += 1;
+        let streams = Arc::clone(&place.streams);
         drop(open);
         Some(Connected {
             addresses: Arc::clone(self),
-            address,
+            peer: Peer { address, streams },
         })
+    }
+
+    /// Requests that one address may have open, of the `requests` that may be open in all: the part that it may have of all
+    /// `connections`. On HTTP/2 each of those can ask for many. `None`: as many as there are.
+    pub fn most_open(&self, requests: u64, connections: u32) -> Option<u64> {
+        let most = self.settings.load().plan.connections;
+        let part = requests.saturating_mul(u64::from(most)) / u64::from(connections.max(1));
+        (most > 0).then(|| part.max(u64::from(most)))
     }
 
     /// A request of this address.
@@ -226,26 +235,42 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// What an address has open.
+#[derive(Default)]
+struct Open {
+    connections: u32,
+    streams: Arc<AtomicU64>,
+}
+
+/// Whose a connection is.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address; of IPv6 the /64.
+    pub address: IpAddr,
+    /// Its open requests on HTTP/2, by all of its connections.
+    pub streams: Arc<AtomicU64>,
+}
+
 /// A connection in its address's count.
 pub struct Connected {
     addresses: Arc<Addresses>,
-    address: IpAddr,
+    peer: Peer,
 }
 
 impl Connected {
     /// Whose it is.
-    pub fn address(&self) -> IpAddr {
-        self.address
+    pub fn peer(&self) -> &Peer {
+        &self.peer
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
         let mut open = self.addresses.open();
-        if let Some(count) = open.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.address);
+        if let Some(place) = open.get_mut(&self.peer.address) {
+            place.connections -= 1;
+            if place.connections == 0 {
+                open.remove(&self.peer.address);
             }
         }
     }

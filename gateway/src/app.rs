@@ -2,9 +2,8 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -15,7 +14,7 @@ use http_body::Body;
 use routing::plan::Note;
 use routing::plan::Plan;
 
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, Peer};
 use crate::admission::Gate;
 use crate::body::Metered;
 use crate::cache::{Cache, Size};
@@ -48,7 +47,7 @@ pub struct App {
     core: usize,
     connection: Option<Arc<Watch>>,
     /// Whose connection it is.
-    peer: Option<IpAddr>,
+    peer: Option<Peer>,
 }
 
 /// What all cores share.
@@ -73,6 +72,7 @@ struct Shared {
     tls: ArcSwapOption<Loaded>,
     gate: Arc<Gate>,
     in_flight: Arc<AtomicU64>,
+    streams: Arc<AtomicU64>,
     pools: Vec<Arc<Pool>>,
     schemas: Vec<Schemas>,
     lifecycle: Lifecycle,
@@ -172,6 +172,7 @@ impl App {
             tls: ArcSwapOption::empty(),
             gate,
             in_flight: Arc::default(),
+            streams: Arc::default(),
             pools,
             schemas: (0..cores).map(|_| Schemas::default()).collect(),
             lifecycle: Lifecycle::default(),
@@ -202,7 +203,7 @@ impl App {
         }
     }
     /// The same gateway, for the requests of this address.
-    pub fn for_peer(&self, peer: IpAddr) -> Self {
+    pub fn for_peer(&self, peer: Peer) -> Self {
         Self {
             peer: Some(peer),
             ..self.clone()
@@ -314,8 +315,8 @@ impl App {
         &self.shared.addresses
     }
     /// Whose requests these are, when they come by a connection.
-    pub fn peer(&self) -> Option<IpAddr> {
-        self.peer
+    pub fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
     }
     /// Answers that are kept, and calls that are shared.
     pub fn cache(&self) -> &Arc<Cache> {
@@ -336,6 +337,15 @@ impl App {
     /// Requests whose body has not ended.
     pub fn in_flight(&self) -> &Arc<AtomicU64> {
         &self.shared.in_flight
+    }
+    /// HTTP/2 streams of all connections whose request was taken in, also where the answer waits for its caller.
+    pub fn streams(&self) -> &Arc<AtomicU64> {
+        &self.shared.streams
+    }
+    /// Requests that are open: their body has not ended, or their caller has not taken it.
+    pub fn open_requests(&self) -> u64 {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        load(self.in_flight()).max(load(self.streams()))
     }
     /// Upstream connections of this core.
     pub fn pool(&self) -> Option<&Arc<Pool>> {
@@ -483,7 +493,7 @@ mod tests {
         let (swapped, waits) = mpsc::channel::<()>();
         let (count, waits) = (AtomicU64::new(0), Mutex::new(waits));
         let make = move |_: &Plan, _: &Secrets| -> Vec<Made> {
-            if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1 {
+            if count.fetch_add(1, Ordering::SeqCst) == 1 {
                 begun.send(()).unwrap();
                 let _ = waits.lock().unwrap().recv_timeout(Duration::from_millis(300));
             }

@@ -18,7 +18,7 @@ use crate::telemetry::record::End;
 
 /// Bytes of a whole answer that are handed over at once. A caller has taken one before the next is asked for, so an
 /// answer counts as given, and a slow reader as reading, piece by piece.
-const PIECE: usize = 4 * 1024;
+pub const PIECE: usize = 4 * 1024;
 
 /// Where the pieces of a stream come from.
 pub trait Source: Send {

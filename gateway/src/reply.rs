@@ -494,7 +494,7 @@ mod tests {
     async fn a_whole_answer_has_an_end_by_its_length() {
         let clock = Clock::system();
         let (_, until) = told(&clock, Ok(Reply::json(Bytes::from(vec![b' '; 10 << 10]))));
-        assert_eq!(until, clock.now() + Duration::from_secs(40));
+        assert_eq!(until, clock.now() + Duration::from_secs(50));
     }
 
     struct Nothing;

@@ -4,7 +4,6 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
@@ -69,15 +68,10 @@ async fn answer(
     let (plan, clock) = (&rt.plan, app.clock());
 
     // 1 intake: everything below is told by its record; what is too much, or comes too often, is not looked at.
-    if app.in_flight().load(std::sync::atomic::Ordering::Relaxed) > plan.most_requests() {
-        let message = "this gateway has as many requests open as it may (server.max_connections, and max_in_flight and \
-                       queue of [admission]); try again in a moment";
-        let full = Error::new(Kind::Overloaded, message).code("too_many_requests_open");
-        return Err(full.retry_after(Duration::from_secs(1)).into());
-    }
+    intake::room(app, plan)?;
     if let Some(peer) = app.peer() {
         app.addresses()
-            .request(peer)
+            .request(peer.address)
             .inspect_err(|_| ledger.handles().over("address", "requests_per_minute"))?;
     }
     let endpoint = intake::endpoint(head)?;
@@ -97,8 +91,9 @@ async fn answer(
     }
     let guessed = || {
         let over = |_: &Error| ledger.handles().over("address", "wrong_keys_per_minute");
-        app.peer()
-            .map_or(Ok(()), |peer| app.addresses().wrong_key(peer).inspect_err(over))
+        app.peer().map_or(Ok(()), |peer| {
+            app.addresses().wrong_key(peer.address).inspect_err(over)
+        })
     };
     let principal = auth::check(&head.headers, plan, &rt.keys, app.stored_keys(), clock, guessed)?;
     note::who(&mut ledger.record, &principal);
@@ -140,10 +135,10 @@ async fn answer(
         &mut bytes,
         clock,
         deadline.commit,
+        &mut ledger.record.bytes_in,
     )
     .await;
     ledger.waited.body = clock.now().since(read_from);
-    ledger.record.bytes_in = raw.as_ref().map_or(bytes.held(), |raw| raw.len() as u64);
     ledger.leases.hold(Lease::Bytes(bytes));
     let (call, mut facts) = decode::decode(kind, raw?, app.session_key())?;
     facts.tenant = principal.tenant.clone();

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gateway::addresses::Peer;
 use gateway::app::{App, Setup};
 use gateway::clock::Clock;
 use gateway::providers::Client;
@@ -101,7 +102,10 @@ pub fn serve(plan: &str, stream: bool, asked: Asked, times: u32) -> Result<(), S
         .map_err(|e| e.to_string())?;
     let app = {
         let _entered = runtime.enter();
-        app(plan, stream)?.for_peer(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        app(plan, stream)?.for_peer(Peer {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            streams: Arc::default(),
+        })
     };
     let seed = |n| match (plan == GUARDED, asked) {
         (false, _) => None,

@@ -145,6 +145,7 @@ impl Call {
             stream: self.stream,
             include_usage: self.include_usage,
             choices: self.choices,
+            prompts: self.prompts,
             max_output: self.max_output,
             last_turn: None,
             ignorable,

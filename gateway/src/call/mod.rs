@@ -139,6 +139,8 @@ pub struct Call {
     pub include_usage: bool,
     /// Answers: `n` (1 when absent), for each prompt of a list of them.
     pub choices: u16,
+    /// Prompts of a completion, 1 elsewhere: as many answers as there are at least, where a target is not told of `n`.
+    pub prompts: u16,
     /// The larger of `max_completion_tokens` and `max_tokens`.
     pub max_output: Option<u32>,
     /// Content of the last user turn (chat: a string or parts; completions: the prompt), as it was written.
@@ -180,6 +182,8 @@ pub struct Parts {
     pub include_usage: bool,
     /// See [`Call::choices`].
     pub choices: u16,
+    /// See [`Call::prompts`].
+    pub prompts: u16,
     /// See [`Call::max_output`].
     pub max_output: Option<u32>,
     /// See [`Call::last_turn`].
@@ -199,6 +203,7 @@ impl Call {
             stream,
             include_usage,
             choices,
+            prompts,
             max_output,
             last_turn,
             ignorable,
@@ -211,6 +216,7 @@ impl Call {
             stream,
             include_usage,
             choices,
+            prompts,
             max_output,
             last_turn,
             ignorable,

@@ -175,7 +175,11 @@ pub fn came_to(
         completion: known.completion.max(made),
         ..known
     };
-    bill(Some(&all), account::cost_at_most(&target.price, &all))
+    let mut bill = bill(Some(&all), account::cost_at_most(&target.price, &all));
+    // Tokens a minute are held as they usually come, and no guess takes more than that: `max_tokens` may name any number.
+    let held = expected(facts, target, learned).tokens;
+    bill.used.tokens = bill.used.tokens.min(held).max(known.total());
+    bill
 }
 
 fn bill(usage: Option<&Usage>, cost: Option<NanoUsd>) -> Bill {
@@ -322,9 +326,11 @@ mod tests {
         };
         let target = target("");
         let of = |usage: Option<&Usage>, unseen| came_to(&facts, &target, Learned::default(), usage, unseen);
+        // Of tokens a minute no more than was held, which is two usual answers.
+        let most = 100 + 2 * USUAL_ANSWER;
         let charged = |prompt: u64, completion: u64| Bill {
             used: Estimate {
-                tokens: prompt + completion,
+                tokens: (prompt + completion).min(most),
                 money: NanoUsd(prompt * 1_000 + completion * 4_000),
             },
             cost: Some(NanoUsd(prompt * 1_000 + completion * 4_000)),
@@ -349,11 +355,10 @@ mod tests {
             completion: 900,
             ..Usage::default()
         };
-        assert_eq!(
-            of(Some(&told), Unseen::For(Duration::from_millis(800))),
-            charged(120, 900)
-        );
-        assert_eq!(of(Some(&told), Unseen::Nothing), charged(120, 900));
+        let mut in_full = charged(120, 900);
+        in_full.used.tokens = 1_020;
+        assert_eq!(of(Some(&told), Unseen::For(Duration::from_millis(800))), in_full);
+        assert_eq!(of(Some(&told), Unseen::Nothing), in_full);
         // Never sent, or refused.
         let nothing = Bill {
             used: Estimate::default(),

@@ -8,8 +8,9 @@ use routing::plan::Plan;
 use super::connect::{self, Connected};
 use super::plan_file::{NoPlan, Origin};
 use super::{Check, Exit};
+use crate::body::PIECE;
 use crate::runtime::secrets::Secrets;
-use crate::server::conn::H2_CONNECTION_WINDOW;
+use crate::server::conn::{H2_CONNECTION_WINDOW, H2_STREAMS};
 use crate::server::tls::Loaded;
 
 #[derive(Serialize)]
@@ -110,11 +111,13 @@ pub fn run(args: &Check) -> Exit {
     }
 }
 
-/// With what depends on the machine: what an HTTP/2 client sent ahead is read at once, so each core has one connection's at most.
+/// With what may wait on each HTTP/2 connection: what its client sent ahead, and of each of its requests the one piece of an
+/// answer that HTTP/2's own library has taken over.
 fn worst_case(plan: &Plan) -> Vec<(String, u64)> {
     let mut worst = routing::plan::worst_case(plan);
-    let windows = crate::server::cores() as u64 * u64::from(H2_CONNECTION_WINDOW);
-    worst.push(("HTTP/2 windows".to_owned(), windows));
+    let waits = u64::from(H2_CONNECTION_WINDOW) + u64::from(H2_STREAMS) * PIECE as u64;
+    let all = u64::from(plan.server.max_connections).saturating_mul(waits);
+    worst.push(("waiting on HTTP/2".to_owned(), all));
     worst
 }
 

@@ -336,7 +336,7 @@ impl HttpTarget {
     /// Choices that the target was asked for: the plan may keep `n` from it.
     fn choices(&self, call: &Call) -> u16 {
         if self.params.drop.iter().any(|name| &**name == "n") {
-            1
+            call.prompts.max(1)
         } else {
             call.choices
         }

@@ -6,7 +6,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -37,7 +36,7 @@ pub const H2_STREAMS: u32 = 100;
 /// Bytes a client may send ahead on one HTTP/2 stream, and on all of a connection.
 pub const H2_STREAM_WINDOW: u32 = 256 * 1024;
 /// See [`H2_STREAM_WINDOW`].
-pub const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+pub const H2_CONNECTION_WINDOW: u32 = 512 * 1024;
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves a connection to its end. Dropping this future drops every request on it.
@@ -133,9 +132,7 @@ where
 {
     let io = TokioIo::new(io);
     if h2 {
-        let (clock, stalled) = (app.clock().clone(), app.process().client_stalled.clone());
-        let let_go = app.process().let_go.clone();
-        let streams = Streams::new(clock, Arc::clone(&watch), stalled, let_go);
+        let streams = Streams::new(&app, Arc::clone(&watch));
         serve_h2(app, io, watch, streams, phases).await;
     } else {
         serve_h1(app.on_connection(watch), io, phases).await;
@@ -181,13 +178,12 @@ fn let_go(telemetry: &Telemetry, why: &'static str) {
 
 /// Who asks beyond [`routing::plan::Plan::most_requests`] is told so; where as many again wait to be told, nobody else is.
 fn is_beyond_answers(app: &App) -> bool {
-    let open = app.in_flight().load(Ordering::Relaxed);
-    open >= 2 * app.runtime().plan.most_requests()
+    app.open_requests() >= 2 * app.runtime().plan.most_requests()
 }
 
 /// An HTTP/2 connection has ended: was that for frames that we do not take (too many resets, a head without end, nonsense)?
 /// A socket that breaks is not, nor is what the client says of us.
-fn judge(telemetry: &Telemetry, ended: Result<(), hyper::Error>) {
+fn judge(telemetry: &Telemetry, watch: &Watch, ended: Result<(), hyper::Error>) {
     let Err(error) = ended else { return };
     if error.is_timeout() {
         // A ping of ours that nobody answered.
@@ -196,7 +192,7 @@ fn judge(telemetry: &Telemetry, ended: Result<(), hyper::Error>) {
     let Some(why) = error.source().filter(|why| !why.is::<io::Error>()) else {
         return;
     };
-    if !why.to_string().contains("received") {
+    if !why.to_string().contains("received") && !watch.is_told() {
         let_go(telemetry, "protocol");
     }
 }
@@ -206,7 +202,7 @@ where
     T: Read + Write + Unpin,
 {
     let telemetry = app.telemetry().clone();
-    let begins = streams.clone();
+    let (begins, judged) = (streams.clone(), Arc::clone(&watch));
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (app, begun) = (app.clone(), begins.begin());
         let request = request.map(|body| {
@@ -219,6 +215,7 @@ where
         async move {
             if is_beyond_answers(&app) {
                 // Its stream is reset.
+                begun.refused();
                 return Err(io::Error::other("more requests are open than can be answered"));
             }
             let response = app.handle(request).await;
@@ -237,7 +234,7 @@ where
             .serve_connection(io, service)
     );
     tokio::select! {
-        ended = conn.as_mut() => return judge(&telemetry, ended),
+        ended = conn.as_mut() => return judge(&telemetry, &judged, ended),
         () = streams.lost_manners() => return,
         () = phases.reach(Phase::Closing) => {}
         () = streams.quiet_for(HEAD_TIMEOUT) => {}
@@ -245,7 +242,7 @@ where
     conn.as_mut().graceful_shutdown();
     // Last pieces may still wait in buffers, for a caller that takes nothing and has no request open any more.
     tokio::select! {
-        ended = conn => judge(&telemetry, ended),
+        ended = conn => judge(&telemetry, &judged, ended),
         () = streams.lost_manners() => {}
         () = streams.quiet_for(HEAD_TIMEOUT) => {}
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use routing::units::Time;
 
 /// Bytes that may come while no request is open, at once. A body comes with its head: as much of it as the client may send ahead
-/// (its window of 1 MiB) is read before anybody knows that it asks.
-const TALK: u64 = 1_280 * 1024;
+/// (its window of 512 KiB) is read before anybody knows that it asks.
+const TALK: u64 = 640 * 1024;
 /// And so many more a second. (A ping has 17 bytes.)
 const TALK_A_SECOND: u64 = 8 * 1024;
 /// Bytes that may come while a request is open, at once, beyond those of bodies: what the client may send ahead (its window,
@@ -177,7 +177,7 @@ mod tests {
         let pings = (0..1_000_000)
             .position(|n| m.talked(17, at(n / 3)).is_err())
             .unwrap();
-        assert!((77_000..120_000).contains(&pings), "{pings}");
+        assert!((38_000..60_000).contains(&pings), "{pings}");
         let mut m = Manners::new(at(0));
         let resets = (0..1_000_000)
             .position(|n| m.ended(false, at(n / 10)).is_err())

@@ -192,7 +192,7 @@ async fn core(
                 let Some((socket, connected)) = socket else { break };
                 let open = Open::new(&app, &load);
                 if let Ok(stream) = TcpStream::from_std(socket) {
-                    let (app, phases) = (app.for_peer(connected.address()), phases.clone());
+                    let (app, phases) = (app.for_peer(connected.peer().clone()), phases.clone());
                     connections.spawn(async move {
                         let _held = (open, connected);
                         conn::serve(app, stream, phases).await;

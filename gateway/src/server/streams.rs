@@ -17,9 +17,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use metrics::Counter;
 use routing::units::Time;
+use smallvec::{SmallVec, smallvec};
 use tokio::time::Sleep;
 
 use super::watch::Watch;
+use crate::app::App;
 use crate::clock::Clock;
 use crate::telemetry::handles::LetGo;
 
@@ -33,6 +35,8 @@ struct Shared {
     stalled: Counter,
     let_go: LetGo,
     open: AtomicUsize,
+    /// Those of the whole process, and of the address that this connection comes from.
+    counts: SmallVec<[Arc<AtomicU64>; 2]>,
     /// When the last one ended (or the connection began).
     quiet_since: AtomicU64,
     /// Of the request that the service was called with just now.
@@ -58,16 +62,20 @@ impl Default for Waiting {
 }
 
 impl Streams {
-    /// For a connection; `stalled` counts the streams that are let go.
-    pub fn new(clock: Clock, watch: Arc<Watch>, stalled: Counter, let_go: LetGo) -> Self {
+    /// For a connection.
+    pub fn new(app: &App, watch: Arc<Watch>) -> Self {
+        let (clock, process) = (app.clock().clone(), app.process());
         let quiet_since = AtomicU64::new(clock.now().0);
         watch.speaks_h2(clock.now());
+        let mut counts: SmallVec<_> = smallvec![Arc::clone(app.streams())];
+        counts.extend(app.peer().map(|peer| Arc::clone(&peer.streams)));
         Self(Arc::new(Shared {
             clock,
             watch,
-            stalled,
-            let_go,
+            stalled: process.client_stalled.clone(),
+            let_go: process.let_go.clone(),
             open: AtomicUsize::new(0),
+            counts,
             quiet_since,
             begun: Mutex::default(),
         }))
@@ -162,6 +170,9 @@ struct Open(Arc<Shared>);
 impl Open {
     fn new(shared: &Arc<Shared>) -> Self {
         shared.open.fetch_add(1, Ordering::AcqRel);
+        for count in &shared.counts {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
         Self(Arc::clone(shared))
     }
 }
@@ -171,6 +182,9 @@ impl Drop for Open {
         let now = self.0.clock.now();
         self.0.quiet_since.store(now.0, Ordering::Release);
         self.0.open.fetch_sub(1, Ordering::AcqRel);
+        for count in &self.0.counts {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -194,6 +208,12 @@ impl Asked {
 }
 
 impl Begun {
+    /// It is we who do not take it: nothing against its caller.
+    pub fn refused(mut self) {
+        if let Some(asked) = self.0.take() {
+            asked.ended(true);
+        }
+    }
     /// Its response's body, with the moments told at which hyper takes pieces of it.
     pub fn watched<B: Body>(mut self, body: B) -> Watched<B> {
         let asked = self.0.take();

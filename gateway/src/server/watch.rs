@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::manners::{Manners, Why};
 
 /// A whole answer must be taken at so many bytes a second, over all of its length; a stream has a longest time of its own.
-pub const LEAST_READ_A_SECOND: u64 = 1024;
+pub const LEAST_READ_A_SECOND: u64 = 512;
 
 /// Shared by one connection's I/O wrapper and its requests.
 #[derive(Debug)]
@@ -63,11 +63,19 @@ impl Watch {
     /// They were too many for what is asked.
     pub fn heard(&self, bytes: usize, now: impl FnOnce() -> Time) -> Result<(), Why> {
         let busy = self.open.load(Ordering::Relaxed) > 0 || self.bodies.load(Ordering::Relaxed) > 0;
-        match &mut *self.manners() {
+        let judged = match &mut *self.manners() {
             Some(manners) if busy => manners.talked_beside(bytes as u64, now()),
             Some(manners) => manners.talked(bytes as u64, now()),
             None => Ok(()),
+        };
+        if judged.is_err() {
+            self.is_told();
         }
+        judged
+    }
+    /// It is told why this connection is let go; `true`: it had been told before.
+    pub fn is_told(&self) -> bool {
+        self.told.swap(true, Ordering::Relaxed)
     }
     /// HTTP/2: a piece of a body was passed on, of a request or of an answer.
     pub fn passed(&self, bytes: usize) {
@@ -92,7 +100,7 @@ impl Watch {
             Some(manners) => manners.ended(answered, now),
             None => Ok(()),
         };
-        if judged.is_ok() || self.told.swap(true, Ordering::Relaxed) {
+        if judged.is_ok() || self.is_told() {
             return Ok(());
         }
         self.lost.notify_one();
@@ -172,6 +180,6 @@ mod tests {
         let watch = Watch::new(Duration::from_secs(30));
         let now = Time::from_millis(5_000);
         assert_eq!(watch.taken_by(0, now), now + Duration::from_secs(30));
-        assert_eq!(watch.taken_by(100 << 10, now), now + Duration::from_secs(130));
+        assert_eq!(watch.taken_by(100 << 10, now), now + Duration::from_secs(230));
     }
 }

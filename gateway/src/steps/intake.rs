@@ -1,14 +1,46 @@
-//! Step 1, `intake`: which endpoint, which of our headers; a request id; bytes for the announced body.
+//! Step 1, `intake`: is there room for one more, which endpoint, which of our headers; a request id.
 //!
 //! It stands first because everything else is told by the record that is opened here. It must never look at a body.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName};
 use http::request::Parts;
 use http::{Method, Uri};
 use routing::facts::CallKind;
+use routing::plan::Plan;
 
+use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::providers::upstream::is_of_the_connection;
+
+/// May one more request be open: in the whole process, and of its address?
+///
+/// # Errors
+/// 503, code `too_many_requests_open`.
+pub fn room(app: &App, plan: &Plan) -> Result<()> {
+    let most = plan.most_requests();
+    let full = |message: &'static str| {
+        let error = Error::new(Kind::Overloaded, message).code("too_many_requests_open");
+        Err(error.retry_after(Duration::from_secs(1)))
+    };
+    if app.open_requests() > most {
+        return full(
+            "this gateway has as many requests open as it may (server.max_connections, and max_in_flight and queue of \
+             [admission]); try again in a moment",
+        );
+    }
+    let Some(peer) = app.peer() else { return Ok(()) };
+    let of_address = app.addresses().most_open(most, plan.server.max_connections);
+    if of_address.is_some_and(|most| peer.streams.load(Ordering::Relaxed) > most) {
+        return full(
+            "this address has as many requests open as it may (its part of all of them is that of server.per_address \
+             connections in server.max_connections); try again in a moment",
+        );
+    }
+    Ok(())
+}
 
 /// What a request asks of us, by path and method.
 #[derive(Clone, Debug, PartialEq, Eq)]

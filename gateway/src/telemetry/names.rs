@@ -100,7 +100,7 @@ metrics_table! {
     LocalWait = "weir_local_predicted_wait_seconds", Shape::Gauge, ["target"], "Predicted wait of a new request at a local model.";
     LocalSpeed = "weir_local_tokens_per_second", Shape::Gauge, ["target"], "Tokens a second that a local model generates, all its answers together: smoothed over its recent steps, and its last value while it generates nothing.";
     LocalTokens = "weir_local_tokens_total", Shape::Counter, ["target"], "Tokens that a local model generated, for callers that stayed and callers that left.";
-    Tasks = "weir_tasks", Shape::Gauge, [], "Live tasks of all runtimes that serve: one for each connection and each shared call, and a few a core that are always there.";
+    Tasks = "weir_tasks", Shape::Gauge, [], "Live tasks of all runtimes that serve: one for each connection, each open request on HTTP/2 and each shared call, bodies that are read to their end and thrown away, and a few a core that are always there.";
     LoopLag = "weir_loop_lag_seconds", Shape::Histogram(SHORT), ["core"], "How late a timer of this loop fired.";
     Artifacts = "weir_artifact_ready", Shape::Gauge, ["artifact"], "1: the artifact is there and verified.";
     TargetOn = "weir_target_on", Shape::Gauge, ["target"], "1: the target is part of its cascades.";

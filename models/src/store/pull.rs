@@ -135,7 +135,15 @@ fn in_place(
 /// Refuses at once what cannot fit: the download, and the file taken out of it.
 fn check_room(store: &Store, artifact: &Artifact, missing: &[&Member]) -> Result<(), StoreError> {
     let members: u64 = missing.iter().filter_map(|m| m.bytes).sum();
-    let need = members + artifact.download_bytes.unwrap_or(members) + HEADROOM;
+    // What came before, and can be used, is there already.
+    let folder = store.root.join("tmp").join(&artifact.name);
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let there: u64 = entries
+        .filter(|entry| source::can_resume(&entry.path()))
+        .filter_map(|entry| Some(entry.metadata().ok()?.len()))
+        .sum();
+    let download = artifact.download_bytes.unwrap_or(members).saturating_sub(there);
+    let need = members + download + HEADROOM;
     match (store.settings.free_bytes)(&store.root) {
         Some(free) if free < need => Err(StoreError::DiskFull {
             folder: store.root.clone(),

@@ -18,7 +18,7 @@ use crate::server::watch::Counted;
 pub const PROGRESS: Duration = Duration::from_secs(10);
 /// And so is one that, beyond its first [`PROGRESS`], came at fewer bytes a second than this, over all of its length: it
 /// holds memory that others wait for.
-pub const LEAST_A_SECOND: u64 = 4 * 1024;
+pub const LEAST_A_SECOND: u64 = 512;
 
 /// A request's body: hyper's own, or anything else behind one pointer (tests, embedders).
 pub enum Incoming {
@@ -62,7 +62,7 @@ impl Body for Incoming {
 }
 
 /// Reads it to the end. `lease` grows with what is held: with what has come, and never with what was only announced. The body
-/// is left where it stood when something is wrong, so that the rest can be drained.
+/// is left where it stood when something is wrong, so that the rest can be drained. `came` counts its bytes, also then.
 ///
 /// # Errors
 /// 413, 408, 503 (no bytes left in a budget), 504 (the deadline), 400 (it broke off).
@@ -72,6 +72,7 @@ pub async fn read(
     lease: &mut Lease,
     clock: &Clock,
     deadline: Time,
+    came: &mut u64,
 ) -> Result<Bytes> {
     let announced = body.size_hint().exact();
     if announced.is_some_and(|n| n > max) {
@@ -93,7 +94,7 @@ pub async fn read(
                     "the deadline passed while the body was being read",
                 ));
             }
-            None => return Err(too_slow(silent <= slow)),
+            None => return Err(too_slow(had == 0 || silent <= slow)),
             Some(None) => break,
             Some(Some(Err(_))) => {
                 return Err(Error::new(
@@ -105,6 +106,7 @@ pub async fn read(
         };
         let Ok(data) = frame.into_data() else { continue };
         let have = had + data.remaining() as u64;
+        *came = have;
         if have > max {
             return Err(too_large(max));
         }
@@ -242,7 +244,7 @@ mod tests {
             let budget = ByteBudget::new(most, Gauge::noop());
             let mut lease = budget.lease();
             let mut body = Incoming::other(Pieces { left: 3, announced });
-            let got = read(&mut body, max, &mut lease, &clock, until).await;
+            let got = read(&mut body, max, &mut lease, &clock, until, &mut 0).await;
             assert_eq!(got.is_ok(), held.is_some(), "{announced} {max} {most}");
             assert!(
                 held.is_none_or(|held| budget.used() == held),
@@ -266,7 +268,7 @@ mod tests {
                 let mut lease = budget.lease();
                 assert!(lease.belong_to(tenants.of(&"a".into())));
                 let mut body = Incoming::other(Pieces { left: 3, announced });
-                let error = read(&mut body, 1 << 20, &mut lease, &clock, until)
+                let error = read(&mut body, 1 << 20, &mut lease, &clock, until, &mut 0)
                     .await
                     .unwrap_err();
                 let said = String::from_utf8_lossy(&error.json()).into_owned();
@@ -330,12 +332,12 @@ mod tests {
             // Never silent for as long as it may be.
             (1, Duration::from_secs(9), 11),
             // Half of the pace: what came buys as much time again.
-            (2_048, Duration::from_secs(1), 21),
+            (LEAST_A_SECOND as usize / 2, Duration::from_secs(1), 21),
         ] {
             let budget = ByteBudget::new(16 << 20, Gauge::noop());
             let (mut lease, began) = (budget.lease(), clock.now());
             let mut body = Incoming::other(Drips::new(&clock, bytes, every));
-            let error = read(&mut body, 8 << 20, &mut lease, &clock, until)
+            let error = read(&mut body, 8 << 20, &mut lease, &clock, until, &mut 0)
                 .await
                 .unwrap_err();
             assert_eq!(error.kind(), Kind::BodyTimeout);
@@ -355,7 +357,9 @@ mod tests {
         let budget = ByteBudget::new(16 << 20, Gauge::noop());
         let (mut lease, began) = (budget.lease(), clock.now());
         let mut body = Incoming::other(Drips::new(&clock, 32 << 10, Duration::from_secs(5)));
-        let got = read(&mut body, 8 << 20, &mut lease, &clock, until).await.unwrap();
+        let got = read(&mut body, 8 << 20, &mut lease, &clock, until, &mut 0)
+            .await
+            .unwrap();
         assert_eq!((got.len(), budget.used()), (8 << 20, 8 << 20));
         assert!(clock.now().since(began) > 100 * PROGRESS);
     }
@@ -368,7 +372,8 @@ mod tests {
         let mut body = Incoming::other(Drips::new(&clock, 1_000, Duration::from_secs(2)));
         for (seconds, most) in [(1, 0), (4, 5_000)] {
             let until = clock.now() + Duration::from_secs(seconds);
-            let reading = read(&mut body, 8 << 20, &mut lease, &clock, Time::NEVER);
+            let mut came = 0;
+            let reading = read(&mut body, 8 << 20, &mut lease, &clock, Time::NEVER, &mut came);
             assert!(clock.within(until, reading).await.is_none());
             assert!(budget.used() <= most, "{}", budget.used());
         }

@@ -54,16 +54,6 @@ pub fn check_type(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// `n`, for each prompt of a list of them.
-fn answers(kind: CallKind, n: u16, turns: u32) -> u16 {
-    match kind {
-        CallKind::Completion => {
-            u16::try_from(turns.max(1)).map_or(u16::MAX, |prompts| n.saturating_mul(prompts))
-        }
-        _ => n,
-    }
-}
-
 /// Bytes to a call and its cheap facts (tenant, key and tags are the caller's to fill in).
 ///
 /// # Errors
@@ -80,13 +70,18 @@ pub fn decode(kind: CallKind, raw: Bytes, session_key: u64) -> Result<(Arc<Call>
     })?;
     let scanned = scan::scan(kind, text)?;
     let (facts, last_turn) = facts::facts(kind, text, &scanned, session_key)?;
+    let prompts = match kind {
+        CallKind::Completion => u16::try_from(facts.turns.max(1)).unwrap_or(u16::MAX),
+        _ => 1,
+    };
     let call = Call::new(Parts {
         kind,
         spans: scanned.spans,
         model: scanned.model,
         stream: scanned.stream,
         include_usage: scanned.include_usage,
-        choices: answers(kind, scanned.choices, facts.turns),
+        choices: scanned.choices.saturating_mul(prompts),
+        prompts,
         max_output: scanned.max_output,
         last_turn,
         ignorable: scanned.ignorable,

@@ -1,6 +1,6 @@
 //! Whole answers that come after their attempt's clock. Such a try is blamed and others are asked, but it is not given up
 //! at once: what it brings is taken when nothing better came first. It gets as long again as it had, beside whoever is
-//! asked, and is given up sooner only for a try that is started in its place (two run at most). Not longer: who never
+//! asked, and is given up sooner only for a try that is to be started in its place (two run at most). Not longer: who never
 //! answers must not hold a caller until the deadline, and its breaker hears of it only when it is given up.
 
 use std::time::Duration;

@@ -131,10 +131,10 @@ impl Machine {
 
     /// ... and where nobody of the wanted tiers can hold the text, the strongest weaker one that is known to have more room:
     /// the one that would have been chosen, had it been known before. Whoever stands below the floor is no slot at all. Not
-    /// where somebody of the wanted tiers has only failed, or is held: that is for the ladder to say.
+    /// where somebody of the wanted tiers has only failed, or is held: that is for the ladder to say. Nor where there is an answer.
     pub(super) fn larger_below(&self, now: Time) -> Option<usize> {
         let wanted = self.setup.wanted_tier;
-        if self.out_of_tries() || self.may_be_taken(wanted) {
+        if self.kept.is_some() || self.out_of_tries() || self.may_be_taken(wanted) {
             return None;
         }
         let slots = self.setup.slots.iter().zip(&self.progress);
