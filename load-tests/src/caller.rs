@@ -35,6 +35,8 @@ pub struct Got {
     pub degraded: String,
     /// `x-weir-cost-usd`, where there is one.
     pub cost: Option<f64>,
+    /// `x-weir-attempts`, where there is one.
+    pub attempts: Option<u32>,
     /// `retry-after` and `x-should-retry`.
     pub advice: (String, String),
     /// All text, in order.
@@ -80,6 +82,7 @@ pub async fn ask(client: &Client, body: Bytes, headers: &HeaderMap, patience: Du
         answer.header("x-weir-model").clone_into(&mut got.answered_by);
         answer.header("x-weir-degraded").clone_into(&mut got.degraded);
         got.cost = answer.header("x-weir-cost-usd").parse().ok();
+        got.attempts = answer.header("x-weir-attempts").parse().ok();
         got.advice = (
             answer.header("retry-after").to_owned(),
             answer.header("x-should-retry").to_owned(),

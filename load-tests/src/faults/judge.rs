@@ -203,14 +203,20 @@ fn whole(case: &Case, by: By, finish: &str, got: &Got, saw: &Saw, wrong: &mut Ve
         wrong.push(format!("x-weir-model {}, not {named}", got.answered_by));
     }
     if let Some(entry) = entries.last() {
-        usage(case, entry, got, saw.first.len() + saw.second.len(), wrong);
+        // Tries whose answer was lost, as far as the provider can tell: it turned none of them away.
+        let refused = saw.first.iter().chain(&saw.second).filter(|e| e.status >= 300);
+        let lost = got
+            .attempts
+            .unwrap_or(1)
+            .saturating_sub(1 + refused.count() as u32);
+        usage(case, entry, got, lost, wrong);
     }
 }
 
 /// Tokens that are reckoned with where neither plan nor request bounds an answer.
 const LONG_ANSWER: f64 = 4_096.0;
 
-fn usage(case: &Case, entry: &Entry, got: &Got, calls: usize, wrong: &mut Vec<String>) {
+fn usage(case: &Case, entry: &Entry, got: &Got, lost: u32, wrong: &mut Vec<String>) {
     let truth = (u64::from(entry.prompt_tokens), u64::from(entry.tokens_planned));
     let (_, prompt, completion) = got.usage;
     let right = match case.expect.usage {
@@ -228,7 +234,7 @@ fn usage(case: &Case, entry: &Entry, got: &Got, calls: usize, wrong: &mut Vec<St
         // What failed without being billed costs nothing; what was lost after it was sent is charged too.
         let (input, output) = PRICE;
         let owed = (prompt as f64 * input + completion as f64 * output) / 1e6;
-        let lost = calls.saturating_sub(1) as f64 * (prompt as f64 * input + LONG_ANSWER * output) / 1e6;
+        let lost = f64::from(lost) * (prompt as f64 * input + LONG_ANSWER * output) / 1e6;
         if cost < owed - 1e-9 || cost > owed + lost + 1e-9 {
             wrong.push(format!("costs {cost} USD, not {owed}"));
         }
