@@ -31,6 +31,7 @@ fn main() {
     )]
     let began = std::time::Instant::now();
     let (mut played, mut events, mut answered, mut failed) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let (mut continued, mut escalated, mut rungs) = (0_u64, 0_u64, 0_u64);
     for seed in from..from.saturating_add(worlds) {
         let report = run(&scenario(seed), None);
         if let Some(broken) = report.broken {
@@ -41,13 +42,16 @@ fn main() {
         events += report.events;
         answered += u64::from(report.answered);
         failed += u64::from(report.failed);
+        continued += u64::from(report.continued);
+        escalated += u64::from(report.escalated);
+        rungs += u64::from(report.rungs);
         if most.is_some_and(|most| began.elapsed() > most) {
             break;
         }
     }
     println!(
         "{played} worlds from seed {from}: every rule held over {events} events ({answered} requests answered, {failed} \
-         failed) in {:.1} s",
+         failed; {continued} streams gone on with, {escalated} escalations, {rungs} rungs of the ladder) in {:.1} s",
         began.elapsed().as_secs_f64()
     );
 }
