@@ -1,7 +1,7 @@
 //! Records on their way to the disk: a bounded queue and one thread that owns the file.
 //!
 //! Sending takes a lock for the length of a push and wakes nobody while the writer is at work: it looks by itself every
-//! 50 ms, and is woken only out of idleness or when the queue is half full. A full queue drops the record and counts it;
+//! 5 ms, and is woken only out of idleness or when the queue is half full. A full queue drops the record and counts it;
 //! a disk that fails is counted and told once; neither ever holds up an answer.
 
 pub(super) mod chain;
@@ -25,7 +25,8 @@ use super::record::Record;
 pub const QUEUE: usize = 4_096;
 /// Bytes a waiting record takes at most, as `weir check` counts it.
 pub const RECORD_BYTES: usize = 2_048;
-const LOOK: Duration = Duration::from_millis(50);
+/// What a `kill -9` can take with it, beside what is being written. Waking the writer for each record would cost every request more.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Where records go. Cheap to clone; [`Sink::none`] swallows them.
 #[derive(Clone)]
