@@ -9,7 +9,7 @@ pub struct Slope {
     /// Units a second.
     pub per_second: f64,
     /// Standard error of that. Points a second apart are alike, so that each says less than one that stands alone: Newey and
-    /// West's estimate (Econometrica 55, 1987) with Bartlett's weights over [`ALIKE`] points, or the usual one, if that is larger.
+    /// West's estimate (Econometrica 55, 1987) with Bartlett's weights over sixty neighbours, or the usual one, if that is larger.
     pub standard_error: f64,
     /// Points.
     pub n: usize,
