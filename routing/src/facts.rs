@@ -84,6 +84,16 @@ impl Needs {
     }
 }
 
+impl Facts {
+    /// Prompts that are answered, each for itself: those of a completion's list, 1 else.
+    pub fn prompts(&self) -> u32 {
+        match self.kind {
+            CallKind::Completion => self.turns.max(1),
+            CallKind::Chat | CallKind::Embeddings => 1,
+        }
+    }
+}
+
 impl Serialize for Needs {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_seq(self.names())

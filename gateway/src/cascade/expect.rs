@@ -24,15 +24,7 @@ const UNSEEN_PER_SECOND: u64 = 500;
 
 /// Answers that are made, and billed: each prompt of a completion has as many as were asked for.
 pub fn answers(facts: &Facts) -> u64 {
-    u64::from(facts.choices.max(facts.best_of).max(1)).saturating_mul(prompts(facts))
-}
-
-/// A completion may bring several, each with answers of its own.
-fn prompts(facts: &Facts) -> u64 {
-    match facts.kind {
-        CallKind::Completion => u64::from(facts.turns.max(1)),
-        CallKind::Chat | CallKind::Embeddings => 1,
-    }
+    u64::from(facts.choices.max(facts.best_of).max(1)).saturating_mul(u64::from(facts.prompts()))
 }
 
 /// How long a try is: tokens of all its prompts, and of each of its answers.
@@ -55,7 +47,7 @@ impl Length {
             (asked, given) => asked.or(given).unwrap_or(LONG_ANSWER),
         };
         // Each of several prompts has the context for itself, and how they share their length is not known.
-        let taken = if prompts(facts) > 1 { 0 } else { prompt };
+        let taken = if facts.prompts() > 1 { 0 } else { prompt };
         let room = target
             .context
             .map_or(u64::MAX, |c| u64::from(c).saturating_sub(taken));

@@ -213,7 +213,7 @@ pub async fn run(program: &Path, mut progress: impl FnMut(String)) -> Result<Rep
     Ok(report)
 }
 
-/// What `weir check` says of the plan.
+/// What `weir check` says of the plan, as far as it is about callers like these.
 fn worst_case(program: &Path, plan: &str) -> Result<Vec<(String, u64)>, String> {
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let file = folder.path().join("routing.toml");
@@ -229,7 +229,11 @@ fn worst_case(program: &Path, plan: &str) -> Result<Vec<(String, u64)>, String> 
         .map_err(|e| format!("{} check: {e}", program.display()))?;
     let said: Value = serde_json::from_slice(&said.stdout).map_err(|e| format!("weir check --json: {e}"))?;
     let worst = said.get("worst_case_bytes").cloned().unwrap_or_default();
-    serde_json::from_value(worst).map_err(|e| format!("weir check --json: {e}"))
+    let mut worst: Vec<(String, u64)> =
+        serde_json::from_value(worst).map_err(|e| format!("weir check --json: {e}"))?;
+    // These callers speak HTTP/1: what could only lie there is no room for them.
+    worst.retain(|(part, _)| !part.contains("HTTP/2"));
+    Ok(worst)
 }
 
 /// The highest resident memory there ever was.

@@ -1,15 +1,11 @@
 //! A straight line through points, and how sure one may be of its slope.
 
-/// Neighbours on either side that a point may be like.
-pub const ALIKE: usize = 60;
-
 /// Least squares.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slope {
     /// Units a second.
     pub per_second: f64,
-    /// Standard error of that. Points a second apart are alike, so that each says less than one that stands alone: Newey and
-    /// West's estimate (Econometrica 55, 1987) with Bartlett's weights over sixty neighbours, or the usual one, if that is larger.
+    /// Standard error of that.
     pub standard_error: f64,
     /// Points.
     pub n: usize,
@@ -58,26 +54,16 @@ pub fn slope(points: &[(f64, f64)]) -> Option<Slope> {
         .map(|p| (p.0 - mean_t) * (p.1 - mean_y))
         .sum::<f64>()
         / stt;
-    let left = |p: &(f64, f64)| p.1 - mean_y - per_second * (p.0 - mean_t);
-    let residual: f64 = points.iter().map(|p| left(p).powi(2)).sum();
-    let usual = (residual / (n - 2.0) / stt).sqrt();
-    let pulls: Vec<f64> = points.iter().map(|p| left(p) * (p.0 - mean_t)).collect();
-    let standard_error = usual.max(together(&pulls).sqrt() / stt);
+    let residual: f64 = points
+        .iter()
+        .map(|p| (p.1 - mean_y - per_second * (p.0 - mean_t)).powi(2))
+        .sum();
+    let standard_error = (residual / (n - 2.0) / stt).sqrt();
     Some(Slope {
         per_second,
         standard_error,
         n: points.len(),
     })
-}
-
-/// Variance of the sum of a series whose neighbours may be alike.
-fn together(series: &[f64]) -> f64 {
-    let most = ALIKE.min(series.len() / 4);
-    let apart = |by: usize| -> f64 { series.iter().zip(&series[by..]).map(|(a, b)| a * b).sum() };
-    let alike: f64 = (1..=most)
-        .map(|by| (1.0 - by as f64 / (most as f64 + 1.0)) * apart(by))
-        .sum();
-    (apart(0) + 2.0 * alike).max(0.0)
 }
 
 #[cfg(test)]
@@ -103,16 +89,5 @@ mod tests {
         let s = slope(&points).unwrap();
         assert!(s.per_second.abs() < 3.0 * s.standard_error, "{s:?}");
         assert!(slope(&points[..2]).is_none());
-    }
-
-    /// Memory stays where it is for a while, and then stands elsewhere: that is a few looks, however often it is looked.
-    #[test]
-    fn what_is_looked_at_often_is_not_known_better() {
-        let level = |step: u32| f64::from(step * 7919 % 101);
-        let seldom: Vec<(f64, f64)> = (0..30).map(|s| (f64::from(s) * 30.0, level(s))).collect();
-        let often: Vec<(f64, f64)> = (0..900).map(|t| (f64::from(t), level(t / 30))).collect();
-        let (seldom, often) = (slope(&seldom).unwrap(), slope(&often).unwrap());
-        let ratio = often.standard_error / seldom.standard_error;
-        assert!((0.6..1.6).contains(&ratio), "{seldom:?} {often:?}");
     }
 }

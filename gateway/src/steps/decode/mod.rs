@@ -70,10 +70,7 @@ pub fn decode(kind: CallKind, raw: Bytes, session_key: u64) -> Result<(Arc<Call>
     })?;
     let scanned = scan::scan(kind, text)?;
     let (facts, last_turn) = facts::facts(kind, text, &scanned, session_key)?;
-    let prompts = match kind {
-        CallKind::Completion => u16::try_from(facts.turns.max(1)).unwrap_or(u16::MAX),
-        _ => 1,
-    };
+    let prompts = u16::try_from(facts.prompts()).unwrap_or(u16::MAX);
     let call = Call::new(Parts {
         kind,
         spans: scanned.spans,
