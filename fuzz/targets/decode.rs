@@ -33,10 +33,9 @@ fuzz_target!(|data: &[u8]| {
         let raw = Bytes::copy_from_slice(data);
         if let Ok((call, facts)) = decode(kind, raw, 7) {
             assert_eq!((call.kind, &*call.raw), (kind, data));
-            assert_eq!(
-                (facts.kind, facts.stream, facts.choices),
-                (kind, call.stream, call.choices)
-            );
+            assert_eq!((facts.kind, facts.stream), (kind, call.stream));
+            assert_eq!(u32::from(call.prompts), facts.prompts().min(u32::from(u16::MAX)));
+            assert_eq!(call.choices, facts.choices.saturating_mul(call.prompts));
             spans(&call);
             let whole: Option<Value> = serde_json::from_slice(data).ok();
             if let Some(whole) = &whole {
@@ -134,8 +133,18 @@ fn fields(call: &Call, whole: &Value) {
     assert_eq!(asked, call.include_usage);
     if call.kind != CallKind::Embeddings {
         let number = |name: &str| whole[name].as_u64();
-        assert_eq!(number("n").unwrap_or(1), u64::from(call.choices));
-        let most = number("max_completion_tokens").or(number("max_tokens"));
+        // Each prompt of a completion's list has as many answers as were asked for.
+        let prompts = match &whole["prompt"] {
+            Value::Array(list) if call.kind == CallKind::Completion && !list.iter().any(Value::is_number) => {
+                list.len()
+            }
+            _ => 1,
+        };
+        assert_eq!(prompts, usize::from(call.prompts));
+        let answers = number("n").unwrap_or(1).saturating_mul(prompts as u64);
+        assert_eq!(answers.min(u64::from(u16::MAX)), u64::from(call.choices));
+        // Both may stand there: the larger one is what the answer can come to.
+        let most = number("max_completion_tokens").max(number("max_tokens"));
         assert_eq!(most, call.max_output.map(u64::from));
     }
     if call.kind == CallKind::Chat
