@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod harness;
+mod house;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -286,40 +287,38 @@ async fn refusals_lower_the_limit_and_everybody_sees_it() {
     assert_eq!(state.limit(), Some(10_000));
 }
 
-#[tokio::test]
+/// On a clock of its own: on a machine that is busy with other things everything comes late.
+#[tokio::test(start_paused = true)]
 async fn first_words_that_come_late_under_load_lower_the_limit_and_length_does_not() {
-    let text = PLAN.replace("[routes.auto]", "limits = { concurrency = 8 }\n[routes.auto]");
-    let text = format!("{text}\n[admission]\nmax_wait_ms = 60_000");
-    let gateway = Arc::new(Gateway::with(&text, Script::answer("ok"), &[]).await);
-    let state = gateway.app.runtime().targets[0].state.clone();
-    let played = |first: u64, rest: u64| {
-        Script::new()
-            .begin("m")
-            .wait(Duration::from_millis(first))
-            .text("a")
-            .wait(Duration::from_millis(rest))
-            .text("b")
-            .stop()
-            .usage(1, 2)
-            .done()
-    };
-    let rounds = |count: usize| {
-        let gateway = Arc::clone(&gateway);
-        async move {
-            for _ in 0..count {
-                let all: Vec<_> = (0..8).map(|_| asks(&gateway, HELLO_STREAM.to_owned())).collect();
-                for answer in all {
-                    assert_eq!(answer.await.unwrap().status, 200);
-                }
+    let plan = "[targets.eight]\nprovider = \"p\"\nmodel = \"m\"\nprice = \"unmetered\"\nlimits = { concurrency = 8 }\n\
+                [routes.eights]\ntiers = [[\"eight\"]]\n[admission]\nmax_wait_ms = 60_000\n";
+    let house = house::house(plan, [Script::answer("ok")]);
+    let runtime = house.app.runtime();
+    let eight = runtime.plan.targets.iter().position(|t| &*t.name == "eight");
+    let state = runtime.targets[eight.unwrap()].state.clone();
+    let body = house::body(true, serde_json::json!({"model": "eights", "temperature": 1}));
+    let rounds = async |count: usize, first: u64, rest: u64| {
+        house.fake.turn(
+            Script::new()
+                .begin("m")
+                .wait(Duration::from_millis(first))
+                .text("a")
+                .wait(Duration::from_millis(rest))
+                .text("b")
+                .stop()
+                .usage(1, 2)
+                .done(),
+        );
+        for _ in 0..count {
+            let all: Vec<_> = (0..8).map(|_| tokio::spawn(house.send(&[], &body))).collect();
+            for answer in all {
+                assert_eq!(answer.await.unwrap().text(), "ab");
             }
         }
     };
-    gateway.fake.turn(played(1, 1));
-    rounds(4).await;
-    gateway.fake.turn(played(1, 250));
-    rounds(4).await;
+    rounds(4, 1, 1).await;
+    rounds(4, 1, 250).await;
     assert_eq!(state.limit(), Some(8), "long answers are long answers");
-    gateway.fake.turn(played(900, 1));
-    rounds(3).await;
+    rounds(3, 900, 1).await;
     assert!(state.limit().unwrap() < 8, "{:?}", state.limit());
 }

@@ -1,6 +1,7 @@
 //! Kept answers and shared calls, through the gateway as a service, on a clock of the tests' own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "../house/mod.rs"]
 mod house;
 mod semantic;
 

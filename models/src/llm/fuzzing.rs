@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::api::ChatMessage;
 use super::config::Config;
 use super::gguf::{Header, Value};
-use super::template::Template;
+use super::template::{Template, unbounded};
 use super::tokenizer::Tokenizer;
 
 /// Names of the control tokens that [`Chat`] knows.
@@ -104,14 +104,23 @@ impl Chat {
         }
     }
 
-    /// Renders a conversation with a template; `None`: one of the two does not take the other.
-    pub fn render(&self, template: &str, turns: &[(&str, &str)], begun: &str) -> Option<Rendered> {
-        let template = Template::compile(template).ok()?;
+    /// Renders a conversation with a template; `None`: one of the two does not take the other, or it became longer than 64 KiB.
+    ///
+    /// # Panics
+    /// When the template makes something else of it without its bounds.
+    pub fn render(&self, text: &str, turns: &[(&str, &str)], begun: &str) -> Option<Rendered> {
+        let template = Template::compile(text).ok()?;
         let turns: Vec<ChatMessage> = turns
             .iter()
             .map(|(who, says)| ChatMessage::new(*who, *says))
             .collect();
         let (masked, mask) = template.render(&turns, begun, &self.tokenizer).ok()?;
+        let free = unbounded(text, &turns, begun, &self.tokenizer);
+        assert_eq!(free.as_ref(), Some(&masked), "bounds change what is made");
+        // Megabytes of tokens take an instrumented build longer than it has.
+        if masked.len() > 1 << 16 {
+            return None;
+        }
         let tokens = self.tokenizer.encode_template(&masked, mask);
         let name = |id: &u32| {
             CONTROL

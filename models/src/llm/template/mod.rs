@@ -1,35 +1,66 @@
 //! The chat template that comes with the model, run as its makers run it.
 
+mod bounds;
+
+use minijinja::machinery::{Vm, make_string_output};
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State, Value, context};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context};
+use self_cell::self_cell;
 
 use super::api::ChatMessage;
 use super::load::{LoadError, unsupported};
 use super::tokenizer::Tokenizer;
+use bounds::Code;
 
 /// Loops in a template end here: a file from outside must not keep a thread for ever.
 const FUEL: u64 = 5_000_000;
 
+self_cell! {
+    /// A template's text, and what it is compiled to.
+    struct Compiled {
+        owner: String,
+        #[covariant]
+        dependent: Code,
+    }
+}
+
 /// A compiled chat template.
 pub(super) struct Template {
     environment: Environment<'static>,
+    compiled: Compiled,
 }
 
 impl Template {
     /// `text`: the template; `None` when the model has none, then only bare prompts can be served.
     pub fn compile(text: &str) -> Result<Template, LoadError> {
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(method);
-        environment.add_function("raise_exception", raise);
-        environment.add_function("strftime_now", |format: &str| strftime(format, wall_seconds()));
-        environment.add_filter("tojson", to_json);
-        environment
-            .add_template_owned("chat", text.to_owned())
-            .or_else(|error| unsupported(format!("its chat template cannot be compiled: {error}")))?;
-        Ok(Template { environment })
+        let compiled = Compiled::try_new(text.to_owned(), |text| bounds::compile(text)).or_else(|error| {
+            unsupported(format!(
+                "its chat template cannot be compiled: {}",
+                explain(&error)
+            ))
+        })?;
+        let mut environment = environment();
+        bounds::install(&mut environment);
+        Ok(Template {
+            environment,
+            compiled,
+        })
+    }
+
+    /// What the template makes of these values.
+    fn run(&self, values: Value) -> Result<String, String> {
+        let mut text = String::new();
+        let code = self.compiled.borrow_dependent();
+        Vm::new(&self.environment)
+            .eval(
+                &code.main,
+                values,
+                &code.blocks,
+                &mut make_string_output(&mut text),
+                AutoEscape::None,
+            )
+            .map_err(|error| explain(&error))?;
+        Ok(text)
     }
 
     /// The conversation in the model's own form, with the model's next turn open and `begun` standing in it already.
@@ -40,33 +71,64 @@ impl Template {
         begun: &str,
         tokenizer: &Tokenizer,
     ) -> Result<(String, char), String> {
-        let texts = turns
-            .iter()
-            .flat_map(|turn| [turn.role.as_str(), turn.content.as_str()])
-            .chain([begun]);
-        let Some(mask) = Tokenizer::free_mask(texts) else {
-            return Err("the messages use every one of the characters U+FDD0 to U+FDEF".to_owned());
-        };
-        let messages: Vec<Value> = turns
-            .iter()
-            .map(|turn| {
-                context! {
-                    role => tokenizer.mask(&turn.role, mask),
-                    content => tokenizer.mask(&turn.content, mask),
-                }
-            })
-            .collect();
-        let (bos_token, eos_token) = tokenizer.edge_names();
-        let template = self
-            .environment
-            .get_template("chat")
-            .map_err(|error| explain(&error))?;
-        let mut text = template
-            .render(context! { messages, add_generation_prompt => true, bos_token, eos_token })
-            .map_err(|error| explain(&error))?;
+        let (values, mask) = values(turns, begun, tokenizer)?;
+        let mut text = self.run(values)?;
         text.push_str(&tokenizer.mask(begun, mask));
         Ok((text, mask))
     }
+}
+
+/// What a template finds, and the character that masks what came from the caller.
+fn values(turns: &[ChatMessage], begun: &str, tokenizer: &Tokenizer) -> Result<(Value, char), String> {
+    let texts = turns
+        .iter()
+        .flat_map(|turn| [turn.role.as_str(), turn.content.as_str()])
+        .chain([begun]);
+    let Some(mask) = Tokenizer::free_mask(texts) else {
+        return Err("the messages use every one of the characters U+FDD0 to U+FDEF".to_owned());
+    };
+    let messages: Vec<Value> = turns
+        .iter()
+        .map(|turn| {
+            context! {
+                role => tokenizer.mask(&turn.role, mask),
+                content => tokenizer.mask(&turn.content, mask),
+            }
+        })
+        .collect();
+    let (bos_token, eos_token) = tokenizer.edge_names();
+    let values = context! { messages, add_generation_prompt => true, bos_token, eos_token };
+    Ok((values, mask))
+}
+
+/// The functions and filters that templates expect.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(method);
+    environment.add_function("raise_exception", raise);
+    environment.add_function("strftime_now", |format: &str| strftime(format, wall_seconds()));
+    environment.add_filter("tojson", to_json);
+    environment
+}
+
+/// What a template makes without its bounds: of use beside one that kept them only. `None`: it fails.
+#[cfg(fuzzing)]
+pub(super) fn unbounded(
+    template: &str,
+    turns: &[ChatMessage],
+    begun: &str,
+    tokenizer: &Tokenizer,
+) -> Option<String> {
+    let (values, mask) = values(turns, begun, tokenizer).ok()?;
+    let mut environment = environment();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.remove_global("debug");
+    environment.add_template("chat", template).ok()?;
+    let mut text = environment.get_template("chat").ok()?.render(values).ok()?;
+    text.push_str(&tokenizer.mask(begun, mask));
+    Some(text)
 }
 
 /// What a template's author said, or what went wrong in it.
@@ -92,7 +154,7 @@ fn to_json(value: Value, kwargs: Kwargs) -> Result<Value, Error> {
 }
 
 /// The methods of Python's strings and dictionaries that templates use.
-fn method(_: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+fn method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let unknown = || {
         Error::new(
             ErrorKind::UnknownMethod,
@@ -100,6 +162,11 @@ fn method(_: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Resul
         )
     };
     if let Some(text) = value.as_str() {
+        if let ("replace", [old, new]) = (name, args)
+            && let (Some(old), Some(new)) = (old.as_str(), new.as_str())
+        {
+            return bounds::replace(state, text, old, new).map(Value::from);
+        }
         return text_method(text, name, args).ok_or_else(unknown);
     }
     if value.kind() != ValueKind::Map {
@@ -140,7 +207,6 @@ fn text_method(text: &str, name: &str, args: &[Value]) -> Option<Value> {
         ("endswith", 1) => text.ends_with(arg?).into(),
         ("split", 0) => text.split_whitespace().map(Value::from).collect(),
         ("split", 1) => text.split(arg?).map(Value::from).collect(),
-        ("replace", 2) => text.replace(arg?, args[1].as_str()?).into(),
         ("upper", 0) => text.to_uppercase().into(),
         ("lower", 0) => text.to_lowercase().into(),
         ("title" | "capitalize", 0) => {
@@ -273,10 +339,7 @@ mod tests {
     }
 
     fn run(template: &str, messages: Value) -> Result<String, String> {
-        let template = Template::compile(template).unwrap();
-        let chat = template.environment.get_template("chat").unwrap();
-        chat.render(context! { messages })
-            .map_err(|error| explain(&error))
+        Template::compile(template).unwrap().run(context! { messages })
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! The gateway as a service with one scripted target behind it.
+//! The gateway as a service with one scripted target behind it: no sockets, so a test that pauses tokio's clock owns all time.
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::sync::Arc;
 

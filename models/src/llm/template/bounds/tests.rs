@@ -1,0 +1,133 @@
+//! Templates that would take all memory, or the thread's stack, are refused; others are not touched.
+
+use minijinja::{Environment, context};
+
+use super::super::Template;
+use super::*;
+
+fn run(template: &str) -> Result<String, String> {
+    let messages: Vec<Value> = ["one", "two", "three"]
+        .iter()
+        .map(|content| context! { role => "user", content })
+        .collect();
+    Template::compile(template)
+        .map_err(|e| e.to_string())?
+        .run(context! { messages, add_generation_prompt => true })
+}
+
+/// Each is refused: by a bound, or because its steps were too many before that.
+fn refuses(templates: &[&str]) {
+    for template in templates {
+        let told = run(template).expect_err(template);
+        assert!(
+            ["MiB", "without end", "namespace cannot", "multiplies", "fuel"]
+                .iter()
+                .any(|words| told.contains(words)),
+            "{template}: {told}"
+        );
+    }
+}
+
+#[test]
+fn texts_do_not_double_without_end() {
+    refuses(&[
+        "{% set ns = namespace(x='abcd') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='abcd') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='abcd') %}{% for i in range(60) %}\
+         {% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}{% endfor %}",
+        "{% macro f(x, n) %}{% if n %}{{ f(x ~ x, n - 1) }}{% endif %}{% endmacro %}{{ f('abcd', 60) }}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}some text{% endmacro %}{{ f(25) }}",
+        "{% set ns = namespace(x='abcd') %}{% for i in range(60) %}{% set ns.x = ns.x.replace('a', ns.x) %}{% endfor %}",
+        "{% set ns = namespace(x='abcd') %}{% for i in range(60) %}{% set ns.x = ns.x|replace('', ns.x) %}{% endfor %}",
+        "{% set ns = namespace(x='abcd') %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x]|join(ns.x) %}{% endfor %}",
+        "{% set ns = namespace(x='abcd') %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x]|tojson %}{% endfor %}",
+        "{% set ns = namespace(x='<&') %}{% for i in range(60) %}{% set ns.x = ns.x|escape|string|escape %}{% endfor %}\
+         {% set x = 'abcdefgh' %}{% for i in range(100000) %}{{ x }}{% for j in range(400) %}{{ x }}{% endfor %}{% endfor %}",
+    ]);
+}
+
+#[test]
+fn what_goes_out_and_what_is_kept_has_an_end() {
+    let long = "x".repeat(100_000);
+    refuses(&[
+        &format!("{{% for i in range(100000) %}}{long}{{% endfor %}}"),
+        &format!("{{% set y %}}{{% for i in range(100000) %}}{long}{{% endfor %}}{{% endset %}}"),
+        &format!(
+            "{{% set x = '{long}' %}}{{% set ns = namespace(l=[]) %}}\
+             {{% for i in range(100000) %}}{{% set ns.l = ns.l + [x[1:]] %}}{{% endfor %}}"
+        ),
+        "{% set ns = namespace(l=[]) %}{% for i in range(100000) %}{% set ns.l = ns.l + [range(100000)|list] %}{% endfor %}",
+        "{% set n = 1000000000000 %}{% set l = [0] %}{{ (l * n)|list }}",
+        "{% set n = 1000000000000 %}{% set s = 'x' %}{{ s * n }}",
+        "{{ 'x'|indent(1000000000000, true) }}",
+        "{{ [1]|batch(1000000000000, 0) }}",
+        "{{ [1]|slice(1000000000000) }}",
+        "{{ '%1000000000000d'|format(1) }}",
+        "{{ '%*d'|format(1000000000000, 1) }}",
+        "{{ 'x' * 100000000 }}",
+        "{{ (('x' ~ 'y') * 100000000) ~ '' }}",
+        "{{ 100000000 * 'x' }}",
+    ]);
+}
+
+#[test]
+fn lists_in_lists_have_an_end() {
+    refuses(&[
+        "{% set ns = namespace(x=[]) %}{% for i in range(100000) %}{% set ns.x = [ns.x] %}{% endfor %}",
+        "{% set ns = namespace(x=[]) %}{% for i in range(100000) %}{% set ns.x = {'x': ns.x} %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}",
+        "{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}",
+        "{% set a = namespace() %}{% set b = namespace(x=a) %}{% set a.x = b %}{{ a }}",
+    ]);
+}
+
+#[test]
+fn a_slice_of_a_slice_is_a_list() {
+    let template = "{% set ns = namespace(x=[1, 2, 3]) %}\
+                    {% for i in range(20000) %}{% set ns.x = ns.x[0:] %}{% endfor %}{{ ns.x }}";
+    assert_eq!(run(template).unwrap(), "[1, 2, 3]");
+}
+
+#[test]
+fn a_template_cannot_shadow_what_counts() {
+    let template = "{% macro weir_made(x) %}no{% endmacro %}{% set weir_joined = 1 %}{{ 'a' ~ 'b' }}";
+    assert_eq!(run(template).unwrap(), "ab");
+    assert!(run("{{ debug() }}").is_err());
+    assert!(run("{% include 'chat' %}").is_err());
+}
+
+/// The same as the engine alone makes of it: jumps, loops, macros, captures, recursion, blocks, filters.
+#[test]
+fn what_a_template_makes_is_unchanged() {
+    for template in [
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] ~ '<|im_end|>' }}\n{% endfor %}x",
+        "{%- set ns = namespace(n=0, all='') -%}\n{% for m in messages[::-1] if m.content != 'two' %}\n  \
+         {%- set ns.n = ns.n + 1 %}{% set ns.all = ns.all ~ m.content %}\n{% else %}none{% endfor %}{{ ns.n }}{{ ns.all }}",
+        "{% macro turn(m, last=false) %}[{{ m.content }}{% if last %}!{% endif %}]{% endmacro %}\
+         {% for m in messages %}{{ turn(m, last=loop.last) }}{% if loop.index0 == 5 %}{% break %}{% endif %}{% endfor %}",
+        "{% for x in [1, [2, [3, 4]], 5] recursive %}{% if x is sequence %}({{ loop(x) }}){% else %}{{ x }}{% endif %}{% endfor %}",
+        "{% set y %}a{% filter upper %}b{{ messages[0].content }}{% endfilter %}{% endset %}{{ y|length }}{{ y }}",
+        "{% block head %}h{{ messages|length }}{% endblock %}{{ 3 * messages|length }}{{ messages|map(attribute='content')|join('-') }}",
+        "{% set n = 3 %}{{ n * 4 }} {{ n * 1.5 }} {% set s = 'ab' %}{{ s * n }} {{ n * s }} {% set l = [1, 2] %}{{ l * n }}",
+        "{{ 'a' if messages and not false or x.y else 'b' }}{{ messages[1:][0].content[1:] }}{{ 1 < 2 < 3 }}{{ 'n' in 'one' }}",
+        "{% with a = 1, b = 'x' %}{{ a }}{{ b|indent(2, true) }}{{ 'a.b'|replace('.', '/') }}{% endwith %}{{ '%3d|%s'|format(7, 'x') }}",
+        "{% call(x) wrap() %}{{ x }}{% endcall %}{% macro wrap() %}<{{ caller('in') }}>{% endmacro %}",
+        "{% macro wrap() %}<{{ caller('in') }}>{% endmacro %}{% call(x) wrap() %}{{ x }}{{ messages[0] | tojson }}{% endcall %}",
+        "{% autoescape true %}<{{ '<' }}{{ '<b>'|safe }}{{ [1, '<'] }}>{% endautoescape %}{{ [1, 'x', none, 1.0] }}{{ nothing }}",
+        "{{ [3, 1, 2]|sort|batch(2)|list }}{{ range(5)|slice(2)|list }}{{ range(3) }}{{ {'a': 1}|items|list }}",
+    ] {
+        let mut plain = Environment::new();
+        plain.set_trim_blocks(true);
+        plain.set_lstrip_blocks(true);
+        plain.add_filter("tojson", super::super::to_json);
+        let messages: Vec<Value> = ["one", "two", "three"]
+            .iter()
+            .map(|content| context! { role => "user", content })
+            .collect();
+        let theirs = plain
+            .render_str(template, context! { messages, add_generation_prompt => true })
+            .map_err(|e| e.detail().map_or_else(|| e.to_string(), str::to_owned));
+        assert_eq!(run(template), theirs, "{template}");
+    }
+}
