@@ -33,6 +33,11 @@ const DEEPEST: usize = 64;
 /// What an item of a list takes, beside the bytes that it points to.
 const ITEM: u64 = 64;
 
+/// Words of an expression that name nothing.
+const WORDS: [&str; 13] = [
+    "and", "or", "not", "in", "is", "if", "else", "true", "false", "none", "True", "False", "None",
+];
+
 const MADE: &str = "weir_made";
 const JOINED: &str = "weir_joined";
 const KEPT: &str = "weir_kept";
@@ -65,24 +70,36 @@ pub(super) fn compile(source: &str) -> Result<Code<'_>, Error> {
     })
 }
 
-/// Products of constants are made while a template is compiled, where nothing counts: `*` stands between names and numbers
-/// only.
+/// Products of constants are made while a template is compiled, where nothing counts: one side of a `*` must have a name in it,
+/// or both be plain numbers.
 fn products(source: &str, space: WhitespaceConfig) -> Result<(), Error> {
-    let plain = |token: &Token<'_>| {
-        matches!(
-            token,
-            Token::Ident(_) | Token::Int(_) | Token::Float(_) | Token::Minus
-        )
-    };
-    let (mut before, mut times) = (Token::VariableStart, false);
+    let number = |token: &Token<'_>| matches!(token, Token::Int(_) | Token::Float(_) | Token::Minus);
+    // Of each bracket that is open: is there a name in it, or what it belongs to. And of what ends before this token.
+    let (mut open, mut named) = (vec![false], false);
+    let (mut before, mut times) = (Token::VariableStart, None);
     for token in tokenize(source, false, SyntaxConfig, space) {
         let (token, _) = token?;
-        if times && !plain(&token) || matches!(token, Token::Mul) && !plain(&before) {
+        // What a tag begins with, operators and constants are words, too.
+        let is_name = !matches!(before, Token::BlockStart)
+            && matches!(token, Token::Ident(name) if !WORDS.contains(&name));
+        if let Some((left_is_named, left_is_number)) = times.take()
+            && !(left_is_named || is_name || left_is_number && number(&token))
+        {
             return Err(refused(
-                "it multiplies a text, a list or what stands in brackets; here `*` takes names and numbers",
+                "it multiplies a text, a list or what stands in brackets by what has no name: give one of them a name with `set`",
             ));
         }
-        times = matches!(token, Token::Mul);
+        match token {
+            Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => open.push(named),
+            Token::ParenClose | Token::BracketClose | Token::BraceClose => {
+                named = open.pop().unwrap_or(false);
+            }
+            Token::Mul => times = Some((named, number(&before))),
+            _ => named = is_name,
+        }
+        if let Some(within) = open.last_mut() {
+            *within |= named;
+        }
         before = token;
     }
     Ok(())

@@ -67,6 +67,10 @@ fn what_goes_out_and_what_is_kept_has_an_end() {
         "{{ 'x' * 100000000 }}",
         "{{ (('x' ~ 'y') * 100000000) ~ '' }}",
         "{{ 100000000 * 'x' }}",
+        "{{ ['x'] * 100000000 ~ '' }}",
+        "{{ (1 + 1) * ('x') }}",
+        "{{ ('x' and 'x') * 100000000 }}",
+        "{% if 1 == 2 %}{% elif ('x') * 100000000 %}{% endif %}",
     ]);
 }
 
@@ -110,6 +114,7 @@ fn what_a_template_makes_is_unchanged() {
         "{% set y %}a{% filter upper %}b{{ messages[0].content }}{% endfilter %}{% endset %}{{ y|length }}{{ y }}",
         "{% block head %}h{{ messages|length }}{% endblock %}{{ 3 * messages|length }}{{ messages|map(attribute='content')|join('-') }}",
         "{% set n = 3 %}{{ n * 4 }} {{ n * 1.5 }} {% set s = 'ab' %}{{ s * n }} {{ n * s }} {% set l = [1, 2] %}{{ l * n }}",
+        "{% set n = 2 %}{{ '  ' * n }}{{ (n + 1) * 2 }}{{ ((n) - 1) * 'a' }}{{ 2 * 3 }}{{ messages[0].content * 2 }}{{ 'a' * loopless|length }}{% set l = [3] %}{{ l[0] * 2 }}{{ range(4)[1] * (1) }}",
         "{{ 'a' if messages and not false or x.y else 'b' }}{{ messages[1:][0].content[1:] }}{{ 1 < 2 < 3 }}{{ 'n' in 'one' }}",
         "{% with a = 1, b = 'x' %}{{ a }}{{ b|indent(2, true) }}{{ 'a.b'|replace('.', '/') }}{% endwith %}{{ '%3d|%s'|format(7, 'x') }}",
         "{% call(x) wrap() %}{{ x }}{% endcall %}{% macro wrap() %}<{{ caller('in') }}>{% endmacro %}",
