@@ -2,6 +2,9 @@
 
 mod bounds;
 
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use minijinja::machinery::{Vm, make_string_output};
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context};
@@ -49,18 +52,23 @@ impl Template {
 
     /// What the template makes of these values.
     fn run(&self, values: Value) -> Result<String, String> {
-        let mut text = String::new();
         let code = self.compiled.borrow_dependent();
-        Vm::new(&self.environment)
-            .eval(
-                &code.main,
-                values,
-                &code.blocks,
-                &mut make_string_output(&mut text),
-                AutoEscape::None,
-            )
-            .map_err(|error| explain(&error))?;
-        Ok(text)
+        let rendered = catch_unwind(AssertUnwindSafe(|| {
+            let mut text = String::new();
+            Vm::new(&self.environment)
+                .eval(
+                    &code.main,
+                    values,
+                    &code.blocks,
+                    &mut make_string_output(&mut text),
+                    AutoEscape::None,
+                )
+                .map(|_| text)
+        }));
+        // Nothing that lives on was being changed: each rendering has a state of its own.
+        rendered
+            .map_err(|_| "the template engine failed on it".to_owned())?
+            .map_err(|error| explain(&error))
     }
 
     /// The conversation in the model's own form, with the model's next turn open and `begun` standing in it already.
@@ -167,6 +175,9 @@ fn method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> R
         {
             return bounds::replace(state, text, old, new).map(Value::from);
         }
+        if name == "split" {
+            bounds::splits(state, text, args.first().and_then(Value::as_str))?;
+        }
         return text_method(text, name, args).ok_or_else(unknown);
     }
     if value.kind() != ValueKind::Map {
@@ -198,7 +209,11 @@ fn method(state: &State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> R
 
 fn text_method(text: &str, name: &str, args: &[Value]) -> Option<Value> {
     let arg = args.first().and_then(Value::as_str);
-    let strips = |c: char| arg.map_or(c.is_whitespace(), |set| set.contains(c));
+    // A set: it may be long.
+    let set: Option<HashSet<char>> = arg
+        .filter(|_| name.ends_with("strip"))
+        .map(|set| set.chars().collect());
+    let strips = |c: char| set.as_ref().map_or(c.is_whitespace(), |set| set.contains(&c));
     Some(match (name, args.len()) {
         ("strip", 0 | 1) => text.trim_matches(strips).into(),
         ("lstrip", 0 | 1) => text.trim_start_matches(strips).into(),

@@ -20,9 +20,18 @@ fn refuses(templates: &[&str]) {
     for template in templates {
         let told = run(template).expect_err(template);
         assert!(
-            ["MiB", "without end", "namespace cannot", "multiplies", "fuel"]
-                .iter()
-                .any(|words| told.contains(words)),
+            [
+                "MiB",
+                "without end",
+                "cannot be kept",
+                "multiplies",
+                "fuel",
+                "not supported",
+                "more than",
+                "leaves a loop",
+            ]
+            .iter()
+            .any(|words| told.contains(words)),
             "{template}: {told}"
         );
     }
@@ -68,6 +77,12 @@ fn what_goes_out_and_what_is_kept_has_an_end() {
         "{{ (('x' ~ 'y') * 100000000) ~ '' }}",
         "{{ 100000000 * 'x' }}",
         "{{ ['x'] * 100000000 ~ '' }}",
+        "{{ 'x' * (1000 * 100000) }}",
+        "{{ 'x' * 1000 * 1000 }}",
+        "{{ ('x' * 1000) * 1000 }}",
+        "{{ 1000 * 1000 * 'x' }}",
+        "{{ ('x', 'y') * (100000000) ~ '' }}",
+        "{% set n = 1000000 %}{% set w = ('x'|string) * n %}{{ range(100000)|list|join(w) }}",
         "{{ (1 + 1) * ('x') }}",
         "{{ ('x' and 'x') * 100000000 }}",
         "{% if 1 == 2 %}{% elif ('x') * 100000000 %}{% endif %}",
@@ -84,6 +99,117 @@ fn lists_in_lists_have_an_end() {
         "{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}",
         "{% set a = namespace() %}{% set b = namespace(x=a) %}{% set a.x = b %}{{ a }}",
     ]);
+}
+
+#[test]
+fn what_the_compiler_would_follow_by_calling_itself_is_refused_before() {
+    let long = |head: &str, piece: &str, tail: &str| format!("{head}{}{tail}", piece.repeat(100_000));
+    refuses(&[
+        &long("{{ messages", " + a", " }}"),
+        &long("{{", " not", " a }}"),
+        &long("{{", " -", " a }}"),
+        &long("{{ messages", "|list", " }}"),
+        &long("{{ messages", ".a", " }}"),
+        &long("{% if a %}", "{% elif a %}", "{% endif %}"),
+        &long("{% for ", "(", "a in b %}"),
+        &format!(
+            "{{% for i in range(100000) %}}{{% macro f() %}}{{{{ {} }}}}{{% endmacro %}}{{% endfor %}}",
+            "x".repeat(100_000)
+        ),
+    ]);
+}
+
+#[test]
+fn nothing_is_kept_out_of_sight() {
+    refuses(&[
+        "{% set ns = namespace(p=1) %}{% for i in range(100000) %}{% for y in [1] %}\
+         {% set c = loop.changed(ns.p) %}{% set ns.p = loop %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(p=1) %}{% for i in range(100000) %}{% for y in [ns.p] %}{% set ns.p = loop %}{% break %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(p=1) %}{% for i in range(100000) %}{% set c = ns.p %}{% macro f() %}{{ c }}{% endmacro %}\
+         {% set ns.p = f %}{% endfor %}",
+        "{% for x in [1] %}{{ [loop] }}{% endfor %}",
+        "{{ range(*range(3)) }}",
+        "{% autoescape true %}x{% endautoescape %}",
+    ]);
+    // Many large things in one namespace are a large namespace.
+    let large = "{% set n = 60000000 %}{% set s = ('c'|string) * n %}{% set ns = namespace() %}";
+    let sets: String = (0..60).map(|i| format!("{{% set ns.a{i} = s %}}")).collect();
+    refuses(&[&format!("{large}{sets}{{% set y = ns ~ '' %}}")]);
+    for filter in ["map('list')|length", "groupby('x')", "list", "sort"] {
+        refuses(&[&format!("{large}{{{{ s|{filter} }}}}")]);
+    }
+    refuses(&[
+        &format!("{large}{{{{ s.split('') }}}}"),
+        &format!("{large}{{{{ s[::-1] }}}}"),
+    ]);
+}
+
+#[test]
+fn what_is_made_anew_at_each_look_does_not_nest() {
+    for template in [
+        "{% set ns = namespace(d={'a': 1}) %}{% for i in range(20000) %}{% set ns.d = ns.d|chain({'a': 1}) %}{% endfor %}{{ ns.d.b }}",
+        "{% set ns = namespace(d=[1]) %}{% for i in range(20000) %}{% set ns.d = ([ns.d]|map('chain', {}))[0] %}{% endfor %}{{ ns.d }}",
+    ] {
+        let told = run(template).unwrap_err();
+        assert!(told.contains("unknown"), "{told}");
+    }
+    for template in [
+        "{% set ns = namespace(d=[1]) %}{% for i in range(20000) %}{% set ns.d = ([ns.d]|map('reverse'))|list|first %}{% endfor %}{{ ns.d }}",
+        "{% set ns = namespace(d=[1]) %}{% for i in range(20000) %}{% set ns.d = ns.d + [] %}{% endfor %}{{ ns.d }}",
+    ] {
+        assert_eq!(run(template).unwrap(), "[1]");
+    }
+}
+
+#[test]
+fn what_panics_in_the_engine_is_refused_or_right() {
+    for (template, made) in [
+        ("{{ [][::-1] }}", "[]"),
+        ("{{ ''[::-1] }}", ""),
+        ("{{ messages[0:2:-1] }}", "[]"),
+        ("{{ 'abc'[::-9223372036854775808] }}", "c"),
+        ("{{ 1 is divisibleby(0) }}", "False"),
+        ("{{ 6 is divisibleby(3) }}", "True"),
+        ("{{ (messages|length > 2) * 3 }}", "3"),
+    ] {
+        assert_eq!(run(template).as_deref(), Ok(made), "{template}");
+    }
+    refuses(&[
+        "{% for x in [1] %}{% with %}{% break %}{% endwith %}{% endfor %}",
+        "{% for x in [1] %}{% set y %}{% break %}{% endset %}{% endfor %}",
+        "{% for x in [1] %}{{ loop.cycle() }}{% endfor %}",
+    ]);
+}
+
+/// `'abcd'[start:stop]` and `[start:stop:2]` for every stop, then `[start::-1]` and `[:start:-2]`, as Python has them.
+#[test]
+fn slices_are_those_of_python() {
+    let places = ["", "-9", "-3", "-1", "0", "1", "2", "3", "9"];
+    let python = [
+        "abcd,ac;,;a,a;abc,ac;,;a,a;ab,a;abc,ac;abcd,ac;dcba,db",
+        "abcd,ac;,;a,a;abc,ac;,;a,a;ab,a;abc,ac;abcd,ac;,db",
+        "bcd,bd;,;,;bc,b;,;,;b,b;bc,b;bcd,bd;ba,d",
+        "d,d;,;,;,;,;,;,;,;d,d;dcba,",
+        "abcd,ac;,;a,a;abc,ac;,;a,a;ab,a;abc,ac;abcd,ac;a,db",
+        "bcd,bd;,;,;bc,b;,;,;b,b;bc,b;bcd,bd;ba,d",
+        "cd,c;,;,;c,c;,;,;,;c,c;cd,c;cba,d",
+        "d,d;,;,;,;,;,;,;,;d,d;dcba,",
+        ",;,;,;,;,;,;,;,;,;dcba,",
+    ];
+    for (start, python) in places.iter().zip(python) {
+        let of = |what: &str| {
+            let stops = places
+                .iter()
+                .map(|stop| format!("{{{{ {what}[{start}:{stop}] }}}},{{{{ {what}[{start}:{stop}:2] }}}};"));
+            let back = format!("{{{{ {what}[{start}::-1] }}}},{{{{ {what}[:{start}:-2] }}}}");
+            run(&(stops.collect::<String>() + &back)).unwrap()
+        };
+        assert_eq!(of("'abcd'"), python, "{start}");
+        let list = of("['a', 'b', 'c', 'd']")
+            .replace(['[', ']', '"', '\''], "")
+            .replace(", ", "");
+        assert_eq!(list, python, "{start}");
+    }
 }
 
 #[test]
@@ -119,7 +245,10 @@ fn what_a_template_makes_is_unchanged() {
         "{% with a = 1, b = 'x' %}{{ a }}{{ b|indent(2, true) }}{{ 'a.b'|replace('.', '/') }}{% endwith %}{{ '%3d|%s'|format(7, 'x') }}",
         "{% call(x) wrap() %}{{ x }}{% endcall %}{% macro wrap() %}<{{ caller('in') }}>{% endmacro %}",
         "{% macro wrap() %}<{{ caller('in') }}>{% endmacro %}{% call(x) wrap() %}{{ x }}{{ messages[0] | tojson }}{% endcall %}",
-        "{% autoescape true %}<{{ '<' }}{{ '<b>'|safe }}{{ [1, '<'] }}>{% endautoescape %}{{ [1, 'x', none, 1.0] }}{{ nothing }}",
+        "{{ [1, 'x', none, 1.0, '<'] }}{{ nothing }}{{ '<b>'|safe }}",
+        "{% for i in range(3) %}{% if i == 1 %}{% continue %}{% endif %}{% with x = i %}{{ x }}{% for y in [1, 2] %}{% break %}{% endfor %}{% endwith %}\
+         {% set z %}{{ i }}{% endset %}{{ z }}{% if i == 2 %}{% break %}{% endif %}{% endfor %}",
+        "{{ '-' * 40 }}{{ 3 * 'ab' }}{{ (1 + 2) * 3 }}{% set n = 1 %}{{ '  ' * (n + 1) }}{{ 2 * (n + 1) }}{{ 'a'|upper * 2 }}{{ 2 * -n }}",
         "{{ [3, 1, 2]|sort|batch(2)|list }}{{ range(5)|slice(2)|list }}{{ range(3) }}{{ {'a': 1}|items|list }}",
     ] {
         let mut plain = Environment::new();
