@@ -53,6 +53,7 @@ const SLICE: &str = "weir_slice";
 /// A template as the engine runs it.
 pub(super) struct Code<'source> {
     pub main: Instructions<'source>,
+    /// None; the engine wants to see them.
     pub blocks: BTreeMap<&'source str, Instructions<'source>>,
 }
 
@@ -68,12 +69,12 @@ pub(super) fn compile(source: &str) -> Result<Code<'_>, Error> {
     let mut generator = CodeGenerator::new("chat", source);
     generator.compile_stmt(&parsed);
     let (main, blocks) = generator.finish();
+    if !blocks.is_empty() {
+        return Err(refused("`block` is not supported"));
+    }
     Ok(Code {
         main: laid_out(&main)?,
-        blocks: blocks
-            .iter()
-            .map(|(name, code)| Ok((*name, laid_out(code)?)))
-            .collect::<Result<_, Error>>()?,
+        blocks,
     })
 }
 

@@ -5,6 +5,9 @@ use minijinja::{Environment, Error, State, Value, filters};
 
 use super::{ITEM, Made, SLICE, TIMES, bytes, listed, refused};
 
+/// As long as the engine's own.
+const LONGEST_RANGE: usize = 100_000;
+
 /// Sets up the filters.
 pub(super) fn install(environment: &mut Environment<'_>) {
     environment.add_filter(TIMES, times);
@@ -13,6 +16,7 @@ pub(super) fn install(environment: &mut Environment<'_>) {
     environment.remove_filter("chain");
     environment.remove_filter("zip");
     environment.add_test("divisibleby", divisible);
+    environment.add_function("range", range);
     let mut guard = |name, filter, cost| guard(environment, name, filter, cost);
     guard("join", Value::from_function(filters::join), joined as Cost);
     guard("replace", Value::from_function(filters::replace), replaced);
@@ -50,6 +54,22 @@ fn guard(environment: &mut Environment<'_>, name: &'static str, filter: Value, c
         made.add(cost(&values).unwrap_or(u64::MAX))?;
         filter.call(state, &values).and_then(listed)
     });
+}
+
+/// `range(first, end, step)`, or `range(end)`.
+fn range(first: i64, end: Option<i64>, step: Option<i64>) -> Result<Value, Error> {
+    let (first, end) = end.map_or((0, first), |end| (first, end));
+    let (first, end, step) = (i128::from(first), i128::from(end), i128::from(step.unwrap_or(1)));
+    if step == 0 {
+        return Err(refused("cannot create range with step of 0"));
+    }
+    let within = |place: &i128| if step > 0 { *place < end } else { *place > end };
+    let places = std::iter::successors(Some(first), |place| Some(place + step)).take_while(within);
+    let list: Vec<i128> = places.take(LONGEST_RANGE + 1).collect();
+    if list.len() > LONGEST_RANGE {
+        return Err(refused("a range has more than 100,000 elements"));
+    }
+    Ok(Value::from(list))
 }
 
 /// `number is divisibleby(other)`; by nothing, nothing is.
