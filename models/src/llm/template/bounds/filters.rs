@@ -99,12 +99,9 @@ fn slice(
     if value.is_undefined() || value.is_none() {
         return Ok(Value::from(Vec::<Value>::new()));
     }
-    let made = Made::of(state);
-    made.add(
-        made.size(value)?
-            .saturating_mul(if value.as_str().is_some() { 4 } else { 1 }),
-    )?;
+    // A list is as long as what it is cut from, at most, and is counted behind this; a text has its characters laid out.
     if let Some(text) = value.as_str() {
+        Made::of(state).add(bytes(text.as_bytes()).saturating_mul(4))?;
         let chars: Vec<char> = text.chars().collect();
         let picked = places(chars.len(), start, stop, step).filter_map(|i| chars.get(i));
         return Ok(Value::from(picked.collect::<String>()));

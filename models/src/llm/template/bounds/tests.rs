@@ -222,6 +222,24 @@ fn slices_are_those_of_python() {
     }
 }
 
+/// What is left of the conversation, looked at in each of its turns.
+#[test]
+fn a_long_conversation_is_no_hostile_one() {
+    let messages: Vec<Value> = (0..2_500)
+        .map(|i| context! { role => "user", content => format!("what was said in turn {i}") })
+        .collect();
+    let template =
+        "{% for m in messages %}{% set left = messages[loop.index:] %}{{ left|length }} {% endfor %}";
+    let made = Template::compile(template)
+        .unwrap()
+        .run(context! { messages })
+        .unwrap();
+    assert!(
+        made.starts_with("2499 2498 ") && made.ends_with(" 1 0 "),
+        "{made}"
+    );
+}
+
 #[test]
 fn a_slice_of_a_slice_is_a_list() {
     let template = "{% set ns = namespace(x=[1, 2, 3]) %}\
