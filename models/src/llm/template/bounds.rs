@@ -10,7 +10,7 @@
 //! dropped, and a namespace that holds itself never ends. So namespaces, loops and macros are not kept in anything.
 //!
 //! Little is refused that models' templates do: a walk over what is left of a long conversation in each of its turns is
-//! counted as often, and ends at some 2,500 turns.
+//! counted as often, and ends at some 2,800 turns.
 
 mod filters;
 mod source;

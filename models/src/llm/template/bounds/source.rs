@@ -7,7 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 
 use super::refused;
 
-/// Words, numbers and signs of one tag: the longest in models' templates have some two hundred.
+/// Words, numbers and signs of one tag. Five thousand were still followed on a thread's stack, a hundred thousand were not.
 const LONGEST_TAG: usize = 1_000;
 /// Branches of all its conditions.
 const MOST_ELIFS: usize = 250;
