@@ -27,7 +27,7 @@ struct Found<'a> {
 
 /// Runs it.
 pub fn run(args: &Check) -> Exit {
-    let origin = Origin::File(args.file.clone());
+    let origin = Origin::File(args.plan().to_owned());
     match origin.load() {
         Err(NoPlan::Absent(why)) => {
             eprintln!("{why}");

@@ -24,7 +24,7 @@ mod serve;
 mod signals;
 mod stores;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -111,15 +111,26 @@ struct Serve {
 
 #[derive(Args, Debug)]
 struct Check {
-    /// The plan
-    #[arg(value_name = "FILE", default_value = "routing.toml")]
-    file: PathBuf,
+    /// The plan [default: routing.toml]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The plan, as the other commands take it
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
     /// Also ask each provider for its list of models, which is free: is it there, does it take the key, is base_url right
     #[arg(long)]
     connect: bool,
     /// Machine-readable
     #[arg(long)]
     json: bool,
+}
+
+impl Check {
+    /// Which plan.
+    fn plan(&self) -> &Path {
+        let named = self.file.as_deref().or(self.config.as_deref());
+        named.unwrap_or(Path::new("routing.toml"))
+    }
 }
 
 #[derive(Args, Debug)]
@@ -280,5 +291,19 @@ mod tests {
         let mut cli = Cli::command();
         cli.clone().debug_assert();
         walk(&mut cli);
+    }
+
+    #[test]
+    fn check_takes_its_plan_alone_or_as_the_other_commands_do() {
+        let plan = |args: &[&str]| match Cli::try_parse_from([&["weir", "check"], args].concat()) {
+            Ok(Cli {
+                command: Some(Command::Check(check)),
+            }) => Some(check.plan().to_owned()),
+            _ => None,
+        };
+        assert_eq!(plan(&[]), Some("routing.toml".into()));
+        assert_eq!(plan(&["a.toml", "--json"]), Some("a.toml".into()));
+        assert_eq!(plan(&["--config", "a.toml"]), Some("a.toml".into()));
+        assert_eq!(plan(&["a.toml", "--config", "b.toml"]), None);
     }
 }
