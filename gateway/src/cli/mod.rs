@@ -111,9 +111,9 @@ struct Serve {
 
 #[derive(Args, Debug)]
 struct Check {
-    /// The plan [default: routing.toml]
-    #[arg(value_name = "FILE")]
-    file: Option<PathBuf>,
+    /// The plan
+    #[arg(value_name = "FILE", default_value = "routing.toml")]
+    file: PathBuf,
     /// The plan, as the other commands take it
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
@@ -128,8 +128,7 @@ struct Check {
 impl Check {
     /// Which plan.
     fn plan(&self) -> &Path {
-        let named = self.file.as_deref().or(self.config.as_deref());
-        named.unwrap_or(Path::new("routing.toml"))
+        self.config.as_ref().unwrap_or(&self.file)
     }
 }
 
